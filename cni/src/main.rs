@@ -1,0 +1,3 @@
+//! The CNI plugin of weft.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! Traffic probe and in-cluster connectivity test.
+
+fn main() {}

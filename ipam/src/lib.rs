@@ -1,0 +1,1 @@
+//! Block protocol, pool arithmetic and the node allocator.

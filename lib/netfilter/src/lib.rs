@@ -1,0 +1,1 @@
+//! Ruleset IR, diff, renderers, executors, fake and packet tracer.

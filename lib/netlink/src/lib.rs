@@ -1,0 +1,1 @@
+//! Link, address, route, FDB and neighbour IR, diff, rtnetlink adapter and fake.

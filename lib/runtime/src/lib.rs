@@ -1,0 +1,1 @@
+//! Process plumbing: logging, health, metrics, lease, shutdown, sync loop.

@@ -1,0 +1,1 @@
+//! From the policy model and a node's view to a ruleset.

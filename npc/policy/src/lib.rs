@@ -1,0 +1,1 @@
+//! NetworkPolicy model, index and evaluator.

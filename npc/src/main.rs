@@ -1,0 +1,3 @@
+//! The network policy controller of a node.
+
+fn main() {}

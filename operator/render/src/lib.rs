@@ -1,0 +1,1 @@
+//! From a WeftNetwork and cluster facts to the Kubernetes objects of the node agent.

@@ -1,0 +1,3 @@
+//! The weft operator.
+
+fn main() {}

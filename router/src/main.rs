@@ -1,0 +1,3 @@
+//! The router of a node.
+
+fn main() {}
