@@ -1,0 +1,199 @@
+//! `serve`: one line that says whom we see, then an echo (TCP); the same line as the answer to each
+//! datagram (UDP).
+
+use std::{
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    process::ExitCode,
+    sync::Arc,
+};
+
+use anyhow::Context as _;
+use futures::future::{select_all, try_join_all};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream, UdpSocket},
+};
+
+use crate::{report::Greeting, stop};
+
+/// Bytes of a datagram that come back in the answer; enough for a sequence number.
+const ECHO_BYTES: usize = 64;
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// TCP ports to serve.
+    #[arg(long, value_delimiter = ',')]
+    tcp: Vec<u16>,
+    /// UDP ports to serve.
+    #[arg(long, value_delimiter = ',')]
+    udp: Vec<u16>,
+    /// Address to listen on. Default: every address of both families.
+    #[arg(long)]
+    address: Option<IpAddr>,
+}
+
+pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    anyhow::ensure!(
+        !(arguments.tcp.is_empty() && arguments.udp.is_empty()),
+        "nothing to serve: give --tcp or --udp"
+    );
+    let me: Arc<str> = host_name()?.into();
+    let mut tasks = Vec::new();
+    for port in &arguments.tcp {
+        let listener = bind_tcp(arguments.address, *port).await?;
+        tasks.push(tokio::spawn(serve_tcp(listener, Arc::clone(&me))));
+    }
+    for port in &arguments.udp {
+        // One socket per local address: a wildcard socket would answer from whatever address the
+        // route prefers, and the client would not take it for the answer.
+        let sockets = bind_udp(arguments.address, *port).await?;
+        for socket in sockets {
+            tasks.push(tokio::spawn(serve_udp(socket, Arc::clone(&me))));
+        }
+    }
+    tokio::select! {
+        stopped = stop::requested() => stopped.map(|()| ExitCode::SUCCESS),
+        (ended, _, _) = select_all(tasks) => ended.context("a serving task ended")?,
+    }
+}
+
+/// The name by which clients recognise this server.
+pub(crate) fn host_name() -> anyhow::Result<String> {
+    let name = nix::unistd::gethostname().context("read the host name")?;
+    Ok(name.to_string_lossy().into_owned())
+}
+
+/// Listens on both families where the node has IPv6, otherwise on IPv4.
+async fn bind_tcp(address: Option<IpAddr>, port: u16) -> anyhow::Result<TcpListener> {
+    let bound = match address {
+        Some(address) => TcpListener::bind((address, port)).await,
+        None => match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
+            Ok(listener) => Ok(listener),
+            Err(_) => TcpListener::bind(("0.0.0.0", port)).await,
+        },
+    };
+    bound.with_context(|| format!("listen on TCP port {port}"))
+}
+
+/// Binds each local address of the container, so that an answer leaves from the address that was
+/// asked; without any (or when one was given) just that one.
+async fn bind_udp(address: Option<IpAddr>, port: u16) -> anyhow::Result<Vec<UdpSocket>> {
+    let addresses = match address {
+        Some(address) => vec![address],
+        None => local_addresses()?,
+    };
+    let bind = |address: IpAddr| async move {
+        UdpSocket::bind((address, port))
+            .await
+            .with_context(|| format!("listen on UDP {address}:{port}"))
+    };
+    try_join_all(addresses.into_iter().map(bind)).await
+}
+
+/// Addresses of this network namespace, without link-local IPv6 ones (they need a scope).
+pub(crate) fn local_addresses() -> anyhow::Result<Vec<IpAddr>> {
+    let mut addresses = Vec::new();
+    for interface in nix::ifaddrs::getifaddrs().context("list the addresses of this host")? {
+        let Some(address) = interface.address else {
+            continue;
+        };
+        if let Some(v4) = address.as_sockaddr_in() {
+            addresses.push(IpAddr::V4(v4.ip()));
+        } else if let Some(v6) = address.as_sockaddr_in6() {
+            let ip = v6.ip();
+            if !ip.is_unicast_link_local() {
+                addresses.push(IpAddr::V6(ip));
+            }
+        }
+    }
+    addresses.sort();
+    addresses.dedup();
+    Ok(addresses)
+}
+
+async fn serve_tcp(listener: TcpListener, me: Arc<str>) -> anyhow::Result<ExitCode> {
+    loop {
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            // A client that gave up before we accepted is no reason to stop serving.
+            Err(error) => {
+                eprintln!("accept: {error}");
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+                continue;
+            }
+        };
+        let me = Arc::clone(&me);
+        tokio::spawn(async move {
+            // The client sees the broken connection and counts it.
+            let _ = echo(stream, peer, &me).await;
+        });
+    }
+}
+
+async fn echo(mut stream: TcpStream, peer: SocketAddr, me: &str) -> anyhow::Result<()> {
+    stream.set_nodelay(true)?;
+    stream.write_all(&greeting(peer, me, None)?).await?;
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let read = stream.read(&mut buffer).await?;
+        if read == 0 {
+            return Ok(());
+        }
+        stream.write_all(&buffer[..read]).await?;
+    }
+}
+
+async fn serve_udp(socket: UdpSocket, me: Arc<str>) -> anyhow::Result<ExitCode> {
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        // Errors here are ICMP answers to what we sent before; the socket goes on working.
+        let Ok((read, peer)) = socket.recv_from(&mut buffer).await else {
+            continue;
+        };
+        let echo = String::from_utf8_lossy(&buffer[..read.min(ECHO_BYTES)]).into_owned();
+        let answer = greeting(peer, &me, Some(echo))?;
+        if let Err(error) = socket.send_to(&answer, peer).await {
+            eprintln!("answer {peer}: {error}");
+        }
+    }
+}
+
+/// The JSON line. An IPv4 client of a two-family socket is shown by its IPv4 address.
+fn greeting(peer: SocketAddr, me: &str, echo: Option<String>) -> anyhow::Result<Vec<u8>> {
+    let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+    let mut line = serde_json::to_vec(&Greeting {
+        you: peer.to_string(),
+        me: me.to_owned(),
+        echo,
+    })?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A server of both protocols on loopback; returns its address (one port number for both).
+    pub(crate) async fn server() -> SocketAddr {
+        loop {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+            let address = listener.local_addr().expect("a bound socket");
+            let Ok(socket) = UdpSocket::bind(address).await else {
+                continue;
+            };
+            tokio::spawn(serve_tcp(listener, "server".into()));
+            tokio::spawn(serve_udp(socket, "server".into()));
+            return address;
+        }
+    }
+
+    #[test]
+    fn ipv4_client_of_a_two_family_socket_is_shown_by_its_ipv4_address() {
+        let peer: SocketAddr = "[::ffff:10.32.0.5]:4000".parse().expect("an address");
+        assert_eq!(
+            greeting(peer, "server", None).expect("JSON"),
+            b"{\"you\":\"10.32.0.5:4000\",\"me\":\"server\"}\n"
+        );
+    }
+}
