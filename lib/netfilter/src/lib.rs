@@ -16,6 +16,8 @@
 //! injection), `trace` (judges a packet by a [`Ruleset`]), `exec` (the real tools, on tokio).
 
 mod ir;
+#[cfg(feature = "trace")]
+pub mod trace;
 
 pub use ir::{
     Chain, ChainName, CtState, CtStates, Element, Family, Hook, HookJump, IfName, IfPattern,
