@@ -13,6 +13,7 @@
 
 mod client;
 mod message;
+pub mod tombstone;
 
 pub use client::{CallError, call};
 pub use message::{
@@ -26,6 +27,16 @@ use serde::{Serialize, de::DeserializeOwned};
 pub const ROUTER_SOCKET: &str = "/run/weft/router.sock";
 /// Where npc listens.
 pub const NPC_SOCKET: &str = "/run/weft/npc.sock";
+/// Exists after an uninstall while sandboxes of ours remain; one line: the directory of the conflist.
+/// While it is there, ADD is refused, and the DEL that takes our last link also removes the
+/// conflist ([`CONFLIST`]), the plugin and the directory the marker is in.
+pub const UNINSTALLED_MARKER: &str = "/var/lib/weft/uninstalled";
+/// File name of the CNI configuration, in the conf directory.
+pub const CONFLIST: &str = "10-weft.conflist";
+/// Host ends of pods have names that start so (Weave Net's).
+pub const HOST_IFNAME_PREFIX: &str = "vethwepl";
+/// `ifalias` of every link of ours starts so.
+pub const IFALIAS_PREFIX: &str = "weft/";
 /// Longest line either side accepts, in bytes (a GC request lists every attachment of a node).
 pub const MAX_LINE: usize = 1 << 20;
 

@@ -25,6 +25,8 @@ pub mod code {
     pub const TRY_AGAIN_LATER: u32 = 11;
     /// The plugin is not available (it cannot serve ADD).
     pub const PLUGIN_NOT_AVAILABLE: u32 = 50;
+    /// Weft's own: CHECK found a difference.
+    pub const CHECK_FAILED: u32 = 100;
     /// Anything else.
     pub const INTERNAL: u32 = 999;
 }
