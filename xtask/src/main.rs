@@ -3,7 +3,21 @@
 //! Everything that a person calls through `make` and that is more than one command stands here.
 //! It must not be needed to build or run weft itself.
 
+#![allow(
+    clippy::print_stdout,
+    reason = "a command line program talks to its user"
+)]
+
+mod cluster;
+mod command;
+mod generate;
+mod image;
+mod install;
 mod lab;
+mod packages;
+mod programs;
+mod test;
+mod tidy;
 
 use clap::{Parser, Subcommand};
 
@@ -19,10 +33,40 @@ enum Task {
     /// A real Kubernetes cluster on this machine.
     #[command(subcommand)]
     Lab(lab::Lab),
+    /// Make the image offline: target/image/weft.tar.
+    Image {
+        /// Processor it is for; another one than this machine's is cross-compiled.
+        #[arg(long, value_enum, default_value_t = image::Arch::host())]
+        arch: image::Arch,
+    },
+    /// helm install of the built image into the lab.
+    Install,
+    /// Write generated files (CRDs, charts, manifest, API reference).
+    Gen {
+        /// Only say what is stale, and fail if something is.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Rules of this repository that neither rustc nor clippy knows.
+    Tidy,
+    /// Run a test suite and report it to target/reports.
+    Test {
+        /// Which one.
+        #[arg(value_enum)]
+        suite: test::Suite,
+        /// Further arguments of the test programs (a name, `--nocapture`).
+        #[arg(last = true)]
+        filter: Vec<String>,
+    },
 }
 
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().task {
         Task::Lab(lab) => lab::run(lab),
+        Task::Image { arch } => image::build(arch).map(drop),
+        Task::Install => install::run_in_lab(&image::build(image::Arch::host())?),
+        Task::Gen { check } => generate::run(check),
+        Task::Tidy => tidy::run(),
+        Task::Test { suite, filter } => test::run(suite, &filter),
     }
 }

@@ -1,0 +1,177 @@
+//! `cargo xtask test`: the suites of docs in CONTRIBUTING.md, run by cargo, reported as JUnit.
+//!
+//! A suite in which no test ran is a failure: a filter that matches nothing must not be green.
+
+mod junit;
+mod libtest;
+
+use std::{fs, time::Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::ValueEnum;
+
+use crate::{
+    cluster,
+    command::{at, command, stream},
+    install, packages,
+};
+
+/// What can be run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Suite {
+    /// Without root, kernel or cluster.
+    Unit,
+    /// Against this kernel, in network namespaces of its own.
+    Netns,
+    /// Against a running cluster.
+    E2e,
+    /// All three, with a cluster made for it.
+    All,
+}
+
+/// Runs a suite; `filter` are further arguments for the test programs.
+///
+/// # Errors
+/// A test failed, none ran, or the suite could not be started.
+pub(crate) fn run(suite: Suite, filter: &[String]) -> Result<()> {
+    match suite {
+        Suite::Unit => unit(filter),
+        Suite::Netns => netns(filter),
+        Suite::E2e => e2e(filter),
+        Suite::All => all(),
+    }
+}
+
+fn unit(filter: &[String]) -> Result<()> {
+    suite(
+        "unit",
+        &["--workspace", "--locked", "--no-fail-fast"],
+        &[],
+        filter,
+    )
+}
+
+fn netns(filter: &[String]) -> Result<()> {
+    packages::install(
+        "tests against the kernel",
+        &[
+            "iptables",
+            "ipset",
+            "nftables",
+            "conntrack",
+            "iproute2",
+            "iputils-ping",
+        ],
+    )?;
+    suite(
+        "netns",
+        &[
+            "--workspace",
+            "--locked",
+            "--no-fail-fast",
+            "--test",
+            "netns",
+        ],
+        &["--ignored", "--test-threads=1"],
+        filter,
+    )
+}
+
+fn e2e(filter: &[String]) -> Result<()> {
+    suite(
+        "e2e",
+        &["--package", "weft-e2e", "--locked", "--no-fail-fast"],
+        &["--ignored", "--test-threads=1"],
+        filter,
+    )
+}
+
+/// Every suite, the cheap ones first. A cluster that was already up is used and stays up.
+fn all() -> Result<()> {
+    unit(&[])?;
+    netns(&[])?;
+    let ours = !cluster::is_up();
+    let result = on_a_cluster(ours);
+    if ours {
+        println!("taking down the cluster that the tests started");
+        let down = cluster::down();
+        result?;
+        return down;
+    }
+    result
+}
+
+fn on_a_cluster(up: bool) -> Result<()> {
+    let archive = crate::image::build(crate::image::Arch::host())?;
+    if up {
+        cluster::up()?;
+    }
+    install::run_in_lab(&archive)?;
+    e2e(&[])
+}
+
+/// One `cargo test` with its report in `target/reports`.
+fn suite(name: &str, cargo: &[&str], harness: &[&str], filter: &[String]) -> Result<()> {
+    let mut line = vec!["test"];
+    line.extend(cargo);
+    line.push("--");
+    line.extend(harness);
+    line.extend(filter.iter().map(String::as_str));
+    let mut test = command("cargo", &line);
+    test.env("CARGO_TERM_COLOR", "never");
+    if name == "e2e" {
+        cluster::environment(&mut test);
+    }
+    let reports = at("target/reports");
+    fs::create_dir_all(&reports)?;
+    let begun = Instant::now();
+    let mut results = libtest::Results::default();
+    let success = stream(test, |line| {
+        println!("{line}");
+        results.line(line);
+    })?;
+    results.end();
+    let seconds = begun.elapsed().as_secs_f64();
+    let (passed, failed, ignored) = results.totals();
+    let summary =
+        format!("{name}: {passed} passed, {failed} failed, {ignored} ignored in {seconds:.0} s\n");
+    fs::write(
+        reports.join(format!("{name}.xml")),
+        junit::text(name, &results, seconds),
+    )
+    .context("write the JUnit report")?;
+    fs::write(reports.join(format!("{name}.summary")), &summary)?;
+    print!("{summary}");
+    verdict(name, success, passed, failed)
+}
+
+fn verdict(name: &str, success: bool, passed: u64, failed: u64) -> Result<()> {
+    ensure!(failed == 0, "{name}: {failed} tests failed");
+    if !success {
+        bail!("{name}: cargo test failed though no test did: see its output above");
+    }
+    ensure!(passed > 0, "{name}: no test ran");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_suite_without_tests_fails() {
+        assert!(
+            verdict("x", true, 0, 0)
+                .unwrap_err()
+                .to_string()
+                .contains("no test ran")
+        );
+    }
+
+    #[test]
+    fn a_suite_that_does_not_compile_fails() {
+        assert!(verdict("x", false, 0, 0).is_err());
+        assert!(verdict("x", false, 3, 1).is_err());
+        assert!(verdict("x", true, 3, 0).is_ok());
+    }
+}
