@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 /// Parses `250ms`, `2s` or `1m`; a bare number is seconds.
-pub(crate) fn parse(text: &str) -> Result<Duration, String> {
+///
+/// # Errors
+/// The text is none of these; the message says what to write.
+pub fn parse(text: &str) -> Result<Duration, String> {
     let digits = text
         .find(|c: char| !c.is_ascii_digit())
         .unwrap_or(text.len());
@@ -22,7 +25,8 @@ pub(crate) fn parse(text: &str) -> Result<Duration, String> {
 }
 
 /// Whole milliseconds, for reports.
-pub(crate) fn millis(duration: Duration) -> u64 {
+#[must_use]
+pub fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 

@@ -7,12 +7,10 @@
 //! any pod network.
 
 mod connect;
-mod duration;
 mod group;
 mod hold;
 mod icmp;
 mod ping;
-mod report;
 mod rr;
 mod serve;
 mod stop;
@@ -22,6 +20,7 @@ mod wait;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use weft_probe::{duration, report};
 
 #[derive(Parser)]
 #[command(name = "weft-probe", version, about = "Traffic probe of weft")]

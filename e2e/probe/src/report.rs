@@ -10,7 +10,7 @@ use crate::duration::millis;
 /// `TIMEOUT`, a reset is `REFUSED`, an ICMP error or a missing route is `UNREACHABLE`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub(crate) enum ErrorClass {
+pub enum ErrorClass {
     /// No answer in time.
     Timeout,
     /// The other host answered: nobody listens, or the connection was reset.
@@ -25,11 +25,12 @@ pub(crate) enum ErrorClass {
 
 impl ErrorClass {
     /// The class of an I/O error.
+    #[must_use]
     #[allow(
         clippy::wildcard_enum_match_arm,
         reason = "io::ErrorKind is open-ended and not ours"
     )]
-    pub(crate) fn of(error: &io::Error) -> Self {
+    pub fn of(error: &io::Error) -> Self {
         const EMSGSIZE: i32 = nix::errno::Errno::EMSGSIZE as i32;
         if error.raw_os_error() == Some(EMSGSIZE) {
             return Self::TooLong;
@@ -51,75 +52,80 @@ impl ErrorClass {
 
 /// Result of `connect`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Report {
+pub struct Report {
     /// Attempts made (or, with `--hold`, sequence numbers sent).
-    pub(crate) sent: u64,
+    pub sent: u64,
     /// Attempts answered (or sequence numbers that came back).
-    pub(crate) received: u64,
+    pub received: u64,
     /// Failed attempts by class.
-    pub(crate) errors: BTreeMap<ErrorClass, u64>,
+    pub errors: BTreeMap<ErrorClass, u64>,
     /// Our address and port as the server saw them, from the last answer.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) you: Option<String>,
+    pub you: Option<String>,
     /// Host name of the server, from the last answer.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) me: Option<String>,
+    pub me: Option<String>,
     /// Longest time without an answer, milliseconds, from the first attempt to the last answer due.
-    pub(crate) longest_gap_ms: u64,
+    pub longest_gap_ms: u64,
     /// Text of the last error, for a person.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) last_error: Option<String>,
+    pub last_error: Option<String>,
 }
 
 impl Report {
     /// Counts a failed attempt.
-    pub(crate) fn failed(&mut self, error: &io::Error) {
+    pub fn failed(&mut self, error: &io::Error) {
         *self.errors.entry(ErrorClass::of(error)).or_default() += 1;
         self.last_error = Some(error.to_string());
     }
 
     /// Counts an answered attempt.
-    pub(crate) fn answered(&mut self, greeting: Greeting) {
+    pub fn answered(&mut self, greeting: Greeting) {
         self.received += 1;
         self.you = Some(greeting.you);
         self.me = Some(greeting.me);
     }
 
     /// Notes a stretch without an answer.
-    pub(crate) fn gap(&mut self, gap: Duration) {
+    pub fn gap(&mut self, gap: Duration) {
         self.longest_gap_ms = self.longest_gap_ms.max(millis(gap));
     }
 
     /// Success means at least one answer.
-    pub(crate) fn exit(&self) -> ExitCode {
+    #[must_use]
+    pub fn exit(&self) -> ExitCode {
         exit(self.received > 0)
     }
 }
 
 /// What a server says first: whom it sees and who it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Greeting {
+pub struct Greeting {
     /// Address and port of the client as the server sees them.
-    pub(crate) you: String,
+    pub you: String,
     /// Host name of the server.
-    pub(crate) me: String,
+    pub me: String,
     /// UDP only: the first bytes of the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) echo: Option<String>,
+    pub echo: Option<String>,
 }
 
 /// Prints one JSON document on stdout.
+///
+/// # Errors
+/// The report cannot be written as JSON.
 #[allow(
     clippy::print_stdout,
     reason = "the report is the product of this program"
 )]
-pub(crate) fn print(report: &impl Serialize) -> anyhow::Result<()> {
+pub fn print(report: &impl Serialize) -> anyhow::Result<()> {
     println!("{}", serde_json::to_string(report)?);
     Ok(())
 }
 
 /// Exit code 0 or 1.
-pub(crate) fn exit(success: bool) -> ExitCode {
+#[must_use]
+pub fn exit(success: bool) -> ExitCode {
     if success {
         ExitCode::SUCCESS
     } else {
