@@ -70,33 +70,28 @@ fn lab(arguments: &[&str]) -> Result<Command> {
     Ok(command(&own.to_string_lossy(), &line))
 }
 
-/// `kubectl` against the lab, or against the cluster of `KUBECONFIG` when that is set.
+/// `kubectl` against the lab.
 pub(crate) fn kubectl(arguments: &[&str]) -> Command {
-    let mut kubectl = command(&program("kubectl"), arguments);
-    environment(&mut kubectl);
-    kubectl
+    at_lab("kubectl", arguments)
 }
 
-/// `helm` against the same cluster.
+/// `helm` against the lab.
 pub(crate) fn helm(arguments: &[&str]) -> Command {
-    let mut helm = command(&program("helm"), arguments);
-    environment(&mut helm);
-    helm
+    at_lab("helm", arguments)
 }
 
-/// Points a program at the cluster: `KUBECONFIG` of the caller wins, then the lab.
+/// The caller's `KUBECONFIG` is not looked at: what installs and removes must never reach another
+/// cluster by accident.
+fn at_lab(name: &str, arguments: &[&str]) -> Command {
+    let own = at("target/lab/bin").join(name);
+    let mut program = command(&own.to_string_lossy(), arguments);
+    program.env("KUBECONFIG", kubeconfig());
+    program
+}
+
+/// Points the tests at a cluster: `KUBECONFIG` of the caller, else the lab.
 pub(crate) fn environment(command: &mut Command) {
     if std::env::var_os("KUBECONFIG").is_none() {
         command.env("KUBECONFIG", kubeconfig());
-    }
-}
-
-/// The lab's own copy when it is up, else what is in the path.
-fn program(name: &str) -> String {
-    let own = at("target/lab/bin").join(name);
-    if own.exists() {
-        own.to_string_lossy().into_owned()
-    } else {
-        name.into()
     }
 }

@@ -7,7 +7,8 @@ use std::{
     ffi::OsStr,
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
@@ -112,6 +113,40 @@ pub(crate) fn stream(mut command: Command, mut line: impl FnMut(&str)) -> Result
     }
     let status = child.wait().with_context(|| format!("wait for `{text}`"))?;
     Ok(status.success())
+}
+
+/// Starts a program whose output is read later, with [`finish`].
+///
+/// # Errors
+/// The program could not be started.
+pub(crate) fn start(mut command: Command) -> Result<(String, Child)> {
+    let text = shown(&command);
+    let child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("start `{text}`"))?;
+    Ok((text, child))
+}
+
+/// Waits for a started program and gives its stdout, whatever its exit code.
+///
+/// # Errors
+/// Its output could not be read.
+pub(crate) fn finish((text, child): (String, Child)) -> Result<String> {
+    let output = child
+        .wait_with_output()
+        .with_context(|| format!("wait for `{text}`"))?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Waits between two looks at something that nobody announces.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "a command line program that polls kubectl has no other clock"
+)]
+pub(crate) fn pause(time: Duration) {
+    std::thread::sleep(time);
 }
 
 /// Whether a program is in `PATH`.

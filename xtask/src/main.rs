@@ -8,8 +8,10 @@
     reason = "a command line program talks to its user"
 )]
 
+mod bench;
 mod cluster;
 mod command;
+mod demo;
 mod generate;
 mod image;
 mod install;
@@ -33,6 +35,16 @@ enum Task {
     /// A real Kubernetes cluster on this machine.
     #[command(subcommand)]
     Lab(lab::Lab),
+    /// Build weft, start a cluster, install, and show it at work.
+    Demo,
+    /// Remove what the demo made, the cluster with it.
+    DemoDown,
+    /// Speed and footprint on the lab: target/reports/bench.json.
+    Bench {
+        /// Further arguments of `weft-bench run`.
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
     /// Make the image offline: target/image/weft.tar.
     Image {
         /// Processor it is for; another one than this machine's is cross-compiled.
@@ -63,6 +75,9 @@ enum Task {
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().task {
         Task::Lab(lab) => lab::run(lab),
+        Task::Demo => demo::up(),
+        Task::DemoDown => demo::down(),
+        Task::Bench { arguments } => bench::run_on_lab(&arguments),
         Task::Image { arch } => image::build(arch).map(drop),
         Task::Install => install::run_in_lab(&image::build(image::Arch::host())?),
         Task::Gen { check } => generate::run(check),

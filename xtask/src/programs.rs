@@ -33,7 +33,22 @@ pub(crate) fn cni_plugins(arch: Arch) -> Result<PathBuf> {
         "cni",
         "github.com/containernetworking/plugins",
         &PLUGINS,
+        "-s -w -X github.com/containernetworking/plugins/pkg/utils/buildversion.BuildVersion=",
         arch,
+    )
+}
+
+/// The two plugins that a benchmark compares with.
+///
+/// # Errors
+/// go is missing, or the build failed.
+pub(crate) fn control_plugins() -> Result<PathBuf> {
+    go_tools(
+        "cni",
+        "github.com/containernetworking/plugins",
+        &["bridge", "host-local"],
+        "-s -w -X github.com/containernetworking/plugins/pkg/utils/buildversion.BuildVersion=",
+        Arch::host(),
     )
 }
 
@@ -42,15 +57,23 @@ pub(crate) fn cni_plugins(arch: Arch) -> Result<PathBuf> {
 /// # Errors
 /// go is missing, or the build failed.
 pub(crate) fn helm() -> Result<PathBuf> {
-    Ok(go_tools("helm", "helm.sh/helm/v4", &["helm"], Arch::host())?.join("helm"))
+    let link = "-s -w -X helm.sh/helm/v4/internal/version.version=";
+    Ok(go_tools("helm", "helm.sh/helm/v4", &["helm"], link, Arch::host())?.join("helm"))
 }
 
-/// Builds `names` from the module `e2e/lab/programs/<project>`, which pins `module`.
-fn go_tools(project: &str, module: &str, names: &[&str], arch: Arch) -> Result<PathBuf> {
+/// Builds `names` from the module `e2e/lab/programs/<project>`, which pins `module`; `link` are the
+/// linker's flags, to which the version is appended.
+fn go_tools(
+    project: &str,
+    module: &str,
+    names: &[&str],
+    link: &str,
+    arch: Arch,
+) -> Result<PathBuf> {
     // The version is part of the path, so a new one is built beside the old one.
     let sources = at("e2e/lab/programs").join(project);
     let version = version(&fs::read_to_string(sources.join("go.mod"))?, module)?.to_owned();
-    let directory = cache()?.join(format!("{project}-{version}-{}", arch.name()));
+    let directory = cache()?.join(format!("{}-{version}-{}", names.join("-"), arch.name()));
     if names.iter().all(|name| directory.join(name).is_file()) {
         return Ok(directory);
     }
@@ -65,11 +88,12 @@ fn go_tools(project: &str, module: &str, names: &[&str], arch: Arch) -> Result<P
         arch.name()
     );
     // Into a directory of its own first: a build cut short leaves nothing that looks complete.
-    let partial = directory.with_extension("partial");
+    let partial = PathBuf::from(format!("{}.partial", directory.display()));
     fs::create_dir_all(&partial)?;
     let mut list = command("go", &["list", "tool"]);
     list.current_dir(&sources);
     let tools = output(list)?;
+    let link = format!("{link}{version}");
     for name in names {
         let package = tools
             .lines()
@@ -79,15 +103,7 @@ fn go_tools(project: &str, module: &str, names: &[&str], arch: Arch) -> Result<P
         let out = out.to_string_lossy();
         let mut build = command(
             "go",
-            &[
-                "build",
-                "-trimpath",
-                "-ldflags",
-                "-s -w",
-                "-o",
-                &out,
-                package,
-            ],
+            &["build", "-trimpath", "-ldflags", &link, "-o", &out, package],
         );
         build
             .current_dir(&sources)
