@@ -1,1 +1,60 @@
-//! From peers and configuration to the desired devices, routes, FDB entries, sysctls and NAT of a node.
+//! What the fabric of a node shall be: from configuration, peers and pods to devices, sysctls,
+//! iptables rules and port rules, as values that print and compare.
+//!
+//! ```text
+//!  pod eth0 -- vethwepl1a2b3c4 -- [weave] -- vethwe-bridge|vethwe-datapath -- [datapath] -- vxlan-6784
+//!
+//!  Input (node, peers, pools, pods) -> fabric() -> Fabric { devices, sysctls, rules, ports, mtu }
+//! ```
+//!
+//! The crate decides and does nothing: the router dumps, compares and applies. It must not know
+//! Kubernetes, a clock, the environment, or how anything is written to the kernel.
+
+mod devices;
+mod identity;
+mod input;
+pub mod names;
+mod ports;
+mod rules;
+mod sysctl;
+
+pub use identity::device_mac;
+pub use input::{Input, InputError, PodPort, check};
+pub use ports::{PortRules, TABLE};
+pub use sysctl::{Sysctl, Value};
+
+use weft_netfilter::Ruleset;
+use weft_netlink::Desired;
+
+/// Everything a node's fabric consists of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fabric {
+    /// MTU of pods, bridges and tunnel, in bytes.
+    pub mtu: u32,
+    /// Links, addresses, routes and FDB entries.
+    pub devices: Desired,
+    /// Kernel settings, in the order in which they are written (devices exist by then).
+    pub sysctls: Vec<Sysctl>,
+    /// Chains and sets of the router in iptables and ip6tables.
+    pub rules: Ruleset,
+    /// `table bridge weft`: what may come in by a pod's port.
+    pub ports: PortRules,
+}
+
+/// Decides the whole fabric of a node.
+///
+/// # Errors
+/// The input contradicts itself; see [`InputError`].
+pub fn fabric(input: &Input) -> Result<Fabric, InputError> {
+    let mtu = check(input)?;
+    Ok(Fabric {
+        mtu,
+        devices: devices::devices(input, mtu),
+        sysctls: sysctl::sysctls(input),
+        rules: rules::rules(input),
+        ports: ports::ports(input),
+    })
+}
+
+#[cfg(test)]
+mod tests;
