@@ -32,7 +32,8 @@ pub(crate) fn run(check: bool) -> Result<()> {
         // The manifest is rendered from the chart as it lies on disk, which must be fresh first.
         report(&stale(&workspace(), &files)?)?;
         let manifest = manifest()?;
-        return report(&stale(&workspace(), &manifest)?);
+        report(&stale(&workspace(), &manifest)?)?;
+        return lint_charts();
     }
     write(&workspace(), &files)?;
     write(&workspace(), &manifest()?)
@@ -277,6 +278,16 @@ fn manifest() -> Result<Files> {
         NAME.into(),
         format!("{HEADER}# kubectl apply --server-side -f charts/weft.yaml\n{rendered}"),
     )]))
+}
+
+/// What helm itself finds wrong with the charts.
+fn lint_charts() -> Result<()> {
+    let helm = crate::programs::helm()?;
+    output(command(
+        &helm.to_string_lossy(),
+        &["lint", "--strict", "charts/weft", "charts/weft-crds"],
+    ))
+    .map(drop)
 }
 
 #[cfg(test)]

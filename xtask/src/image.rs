@@ -237,11 +237,12 @@ const STARTS: [(&str, &[&str], &str); 16] = [
     ("/usr/bin/weft-probe", &["--help"], "weft-probe"),
 ];
 
-/// Starts each program with the prepared root as its only file system. `chroot` needs root; a
+/// Starts each program with the prepared root as its only file system, in a network namespace of
+/// its own (`ipset --version` asks the kernel). `chroot` needs root; a
 /// user namespace does as well where the kernel allows it.
 fn check(root: &Path) -> Result<()> {
     for (program, arguments, word) in STARTS {
-        let mut line = vec!["--map-root-user", "--root"];
+        let mut line = vec!["--map-root-user", "--net", "--root"];
         let text = root.to_string_lossy();
         line.extend([text.as_ref(), program]);
         line.extend(arguments);
