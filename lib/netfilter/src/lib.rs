@@ -15,7 +15,11 @@
 //! Without features it does no I/O. Features: `fake` (a stateful kernel in memory with failure
 //! injection), `trace` (judges a packet by a [`Ruleset`]), `exec` (the real tools, on tokio).
 
+#[cfg(feature = "fake")]
+pub mod fake;
 mod ir;
+pub mod plan;
+pub mod text;
 #[cfg(feature = "trace")]
 pub mod trace;
 

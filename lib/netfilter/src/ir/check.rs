@@ -34,6 +34,12 @@ impl Ruleset {
                 what,
             };
             for (name, set) in &table.sets {
+                if name.as_str().ends_with(SetName::TWIN_SUFFIX) {
+                    return Err(at(
+                        format!("set {name}"),
+                        "has a name that is kept for twins".to_owned(),
+                    ));
+                }
                 if !names.insert(name) {
                     return Err(at(
                         format!("set {name}"),
@@ -72,6 +78,9 @@ impl Ruleset {
         Ok(())
     }
 }
+
+/// Units of xt_limit in a second (`XT_LIMIT_SCALE`).
+const LIMIT_SCALE: u32 = 10_000;
 
 fn hook_exists(table: TableName, hook: Hook) -> bool {
     match table {
@@ -187,8 +196,18 @@ fn impossible(family: Family, m: &Match) -> Option<String> {
     if matches!(m, Match::CtState(states) if states.is_empty()) {
         return Some("no flow state can never hold".to_owned());
     }
-    if matches!(m, Match::Limit { per_second, burst } if *per_second == 0 || *burst == 0) {
-        return Some("a rate of 0 can never hold".to_owned());
+    if let Match::Limit { per_second, burst } = m {
+        if *per_second == 0 || *burst == 0 {
+            return Some("a rate of 0 can never hold".to_owned());
+        }
+        // xt_limit keeps the time between packets in units of 100 us, so what is read back is not
+        // always what was written: such a rule would look foreign for ever.
+        let period = LIMIT_SCALE / per_second;
+        if period == 0 || LIMIT_SCALE / period != *per_second {
+            return Some(format!(
+                "{per_second} a second is not a rate xt_limit can keep"
+            ));
+        }
     }
     None
 }

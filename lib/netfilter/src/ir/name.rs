@@ -122,11 +122,16 @@ impl SetName {
     /// What the twin's name ends with.
     pub const TWIN_SUFFIX: &'static str = ".b";
 
+    /// A name as found in the kernel: ours may carry [`Self::TWIN_SUFFIX`].
+    pub(crate) fn as_found(name: &str) -> Result<Self, NameError> {
+        checked("set", name, Self::MAX + Self::TWIN_SUFFIX.len(), plain).map(Self)
+    }
+
     /// The name under which the set's next contents are prepared when its elements cannot be
     /// changed one by one: rules then move from one to the other in a single transaction.
     #[must_use]
-    pub fn twin(&self) -> String {
-        format!("{}{}", self.0, Self::TWIN_SUFFIX)
+    pub fn twin(&self) -> Self {
+        Self(format!("{}{}", self.0, Self::TWIN_SUFFIX))
     }
 }
 

@@ -126,8 +126,14 @@ impl Protocol {
             "udp" => Some(Self::UDP),
             "icmpv6" | "ipv6-icmp" => Some(Self::ICMP6),
             "sctp" => Some(Self::SCTP),
-            "esp" => Some(Self(50)),
-            "ah" => Some(Self(51)),
+            "igmp" => Some(Self(2)),
+            "gre" => Some(Self(47)),
+            "esp" | "ipv6-crypt" => Some(Self(50)),
+            "ah" | "ipv6-auth" => Some(Self(51)),
+            "ospf" | "ospfigp" => Some(Self(89)),
+            "pim" => Some(Self(103)),
+            "vrrp" => Some(Self(112)),
+            "udplite" => Some(Self(136)),
             number => number.parse().ok().map(Self),
         }
     }
@@ -207,6 +213,12 @@ pub enum CtState {
 pub type CtStates = BTreeSet<CtState>;
 
 impl CtState {
+    /// Reads what iptables writes.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == text)
+    }
+
     /// Every state, in the order in which iptables prints them.
     pub const ALL: [Self; 5] = [
         Self::Invalid,
@@ -241,6 +253,14 @@ pub enum PktType {
 }
 
 impl PktType {
+    /// Reads what iptables writes.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Unicast, Self::Broadcast, Self::Multicast]
+            .into_iter()
+            .find(|kind| kind.as_str() == text)
+    }
+
     /// As iptables writes it.
     #[must_use]
     pub fn as_str(self) -> &'static str {

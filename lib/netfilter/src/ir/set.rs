@@ -31,6 +31,14 @@ impl SetKind {
         }
     }
 
+    /// Reads ipset's type name.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Addr, Self::Net, Self::AddrPort, Self::NetPort]
+            .into_iter()
+            .find(|kind| kind.ipset_type() == text)
+    }
+
     /// Do elements carry a port?
     #[must_use]
     pub fn has_port(self) -> bool {
@@ -96,6 +104,33 @@ impl Element {
             .into_iter()
             .map(|net| Self::NetPort(net, protocol, port))
             .collect()
+    }
+
+    /// Reads an element of a set of `kind`, as `ipset save` writes it.
+    #[must_use]
+    pub fn parse(kind: SetKind, text: &str) -> Option<Self> {
+        let net = |text: &str| match text.parse::<IpNet>() {
+            Ok(net) => Some(net),
+            Err(_) => text.parse::<IpAddr>().ok().map(IpNet::from),
+        };
+        let port = |text: &str| -> Option<(Protocol, u16)> {
+            let (protocol, port) = text.split_once(':')?;
+            Some((Protocol::parse(protocol)?, port.parse().ok()?))
+        };
+        match kind {
+            SetKind::Addr => text.parse().ok().map(Self::Addr),
+            SetKind::Net => net(text).map(Self::Net),
+            SetKind::AddrPort => {
+                let (address, rest) = text.split_once(',')?;
+                let (protocol, port) = port(rest)?;
+                Some(Self::AddrPort(address.parse().ok()?, protocol, port))
+            }
+            SetKind::NetPort => {
+                let (address, rest) = text.split_once(',')?;
+                let (protocol, port) = port(rest)?;
+                Some(Self::NetPort(net(address)?, protocol, port))
+            }
+        }
     }
 
     /// Kind of set it belongs in.
