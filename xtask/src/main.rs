@@ -33,7 +33,6 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Task {
     /// A real Kubernetes cluster on this machine.
-    #[command(subcommand)]
     Lab(lab::Lab),
     /// Build weft, start a cluster, install, and show it at work.
     Demo,
