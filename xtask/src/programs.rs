@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use crate::{
     command::{at, command, exists, output, run},
     image::{Arch, PLUGINS},
+    lab,
 };
 
 /// `${WEFT_CACHE:-$HOME/.cache/weft}`: survives `cargo clean`, shared by all checkouts.
@@ -29,6 +30,9 @@ pub(crate) fn cache() -> Result<PathBuf> {
 /// # Errors
 /// go is missing, or the build failed.
 pub(crate) fn cni_plugins(arch: Arch) -> Result<PathBuf> {
+    if arch == Arch::host() {
+        return control_plugins();
+    }
     go_tools(
         "cni",
         "github.com/containernetworking/plugins",
@@ -38,18 +42,12 @@ pub(crate) fn cni_plugins(arch: Arch) -> Result<PathBuf> {
     )
 }
 
-/// The two plugins that a benchmark compares with.
+/// The plugins as the lab builds them, among them the two that a benchmark compares with.
 ///
 /// # Errors
 /// go is missing, or the build failed.
 pub(crate) fn control_plugins() -> Result<PathBuf> {
-    go_tools(
-        "cni",
-        "github.com/containernetworking/plugins",
-        &["bridge", "host-local"],
-        "-s -w -X github.com/containernetworking/plugins/pkg/utils/buildversion.BuildVersion=",
-        Arch::host(),
-    )
+    lab::open(None)?.cni_plugins()
 }
 
 /// helm of this machine, in the version that the lab uses.
