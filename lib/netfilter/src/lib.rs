@@ -15,6 +15,9 @@
 //! Without features it does no I/O. Features: `fake` (a stateful kernel in memory with failure
 //! injection), `trace` (judges a packet by a [`Ruleset`]), `exec` (the real tools, on tokio).
 
+pub mod backend;
+#[cfg(feature = "exec")]
+pub mod exec;
 #[cfg(feature = "fake")]
 pub mod fake;
 mod ir;

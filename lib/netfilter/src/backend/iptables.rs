@@ -1,0 +1,229 @@
+//! iptables with ipset.
+
+use std::{collections::BTreeSet, future::Future};
+
+use super::{Backend, Done, Error, ToolError};
+use crate::{
+    Family, Ruleset, SetName, TableName,
+    plan::{Observed, Owner, Plan, Saved, Step, diff},
+};
+
+/// The five tools, of one variant.
+pub trait Tools: Send {
+    /// `iptables-legacy` or `iptables-nft`.
+    fn variant(&self) -> &str;
+    /// Families that can be filtered here. A kernel without IPv6 has no IPv6 packets either.
+    fn families(&self) -> &[Family];
+    /// `iptables-save -t TABLE`.
+    fn iptables_save(
+        &mut self,
+        family: Family,
+        table: TableName,
+    ) -> impl Future<Output = Result<String, ToolError>> + Send;
+    /// `ipset save`.
+    fn ipset_save(&mut self) -> impl Future<Output = Result<String, ToolError>> + Send;
+    /// `iptables-restore --noflush` with this input.
+    fn iptables_restore(
+        &mut self,
+        family: Family,
+        input: &str,
+    ) -> impl Future<Output = Result<(), ToolError>> + Send;
+    /// `ipset restore` with this input.
+    fn ipset_restore(&mut self, input: &str) -> impl Future<Output = Result<(), ToolError>> + Send;
+}
+
+/// Rules of one owner in iptables and ipset.
+#[derive(Debug)]
+pub struct Iptables<T> {
+    owner: Owner,
+    tools: T,
+    /// What is in the kernel if nobody else touched it; `None`: read back first.
+    applied: Option<Observed>,
+}
+
+impl<T: Tools> Iptables<T> {
+    /// Nothing is read or written yet.
+    #[must_use]
+    pub fn new(owner: Owner, tools: T) -> Self {
+        Self {
+            owner,
+            tools,
+            applied: None,
+        }
+    }
+
+    /// The tools, for tests.
+    pub fn tools_mut(&mut self) -> &mut T {
+        &mut self.tools
+    }
+
+    async fn observe(&mut self) -> Result<Observed, ToolError> {
+        let mut saved = Saved::default();
+        for family in self.tools.families().to_vec() {
+            for table in self.owner.tables().to_vec() {
+                let text = self.tools.iptables_save(family, table).await?;
+                saved.tables.insert((family, table), text);
+            }
+        }
+        saved.sets = self.tools.ipset_save().await?;
+        Ok(Observed::read(&self.owner, &saved))
+    }
+
+    async fn apply(&mut self, observed: Observed, desired: &Ruleset) -> Result<Done, Error> {
+        let unfiltered = desired
+            .tables
+            .keys()
+            .any(|family| !self.tools.families().contains(family));
+        let plan = if unfiltered {
+            let mut desired = desired.clone();
+            desired
+                .tables
+                .retain(|family, _| self.tools.families().contains(family));
+            diff(&observed, &desired)?
+        } else {
+            diff(&observed, desired)?
+        };
+        let done = Done {
+            plan: plan.to_string(),
+            steps: plan
+                .steps
+                .iter()
+                .filter(|step| !matches!(step, Step::Cleanup(_)))
+                .count(),
+            rules: plan.steps.iter().any(|step| matches!(step, Step::Rules(_))),
+            read_back: false,
+        };
+        let after = self.run(plan).await?;
+        self.applied = Some(after);
+        Ok(done)
+    }
+
+    async fn run(&mut self, plan: Plan) -> Result<Observed, ToolError> {
+        let Plan { steps, mut after } = plan;
+        for step in steps {
+            let text = step.text();
+            match step {
+                Step::Sets(_) => self.tools.ipset_restore(&text).await?,
+                Step::Rules(rules) => {
+                    self.tools.iptables_restore(rules.family, &text).await?;
+                }
+                Step::Cleanup(sets) => after.stale.extend(self.clean(sets).await),
+            }
+        }
+        Ok(after)
+    }
+
+    /// Destroys sets; returns those that the kernel still holds.
+    async fn clean(&mut self, sets: Vec<SetName>) -> BTreeSet<SetName> {
+        let mut held = BTreeSet::new();
+        let mut rest = sets;
+        while !rest.is_empty() {
+            let input = Step::Cleanup(rest.clone()).text();
+            match self.tools.ipset_restore(&input).await {
+                Ok(()) => break,
+                // Lines before the bad one are done, those after it are not.
+                Err(ToolError {
+                    line_number: Some(line),
+                    ..
+                }) if (1..=rest.len()).contains(&line) => {
+                    let mut tail = rest.split_off(line - 1);
+                    held.insert(tail.remove(0));
+                    rest = tail;
+                }
+                Err(_) => {
+                    held.extend(rest);
+                    break;
+                }
+            }
+        }
+        held
+    }
+}
+
+impl<T: Tools> Backend for Iptables<T> {
+    fn name(&self) -> &str {
+        self.tools.variant()
+    }
+
+    async fn sync(&mut self, desired: &Ruleset) -> Result<Done, Error> {
+        // Taken, so that a failure (or a call that is dropped half-way) leaves nothing remembered.
+        match self.applied.take() {
+            Some(observed) => self.apply(observed, desired).await,
+            None => self.verify(desired).await,
+        }
+    }
+
+    async fn verify(&mut self, desired: &Ruleset) -> Result<Done, Error> {
+        self.applied = None;
+        let observed = self.observe().await?;
+        let done = self.apply(observed, desired).await?;
+        Ok(Done {
+            read_back: true,
+            ..done
+        })
+    }
+
+    async fn read(&mut self) -> Result<Ruleset, Error> {
+        Ok(self.observe().await?.ruleset)
+    }
+}
+
+#[cfg(feature = "fake")]
+impl Tools for crate::fake::FakeKernel {
+    fn variant(&self) -> &'static str {
+        "iptables-fake"
+    }
+
+    fn families(&self) -> &[Family] {
+        &Family::ALL
+    }
+
+    async fn iptables_save(
+        &mut self,
+        family: Family,
+        table: TableName,
+    ) -> Result<String, ToolError> {
+        Ok(Self::iptables_save(self, family, table))
+    }
+
+    async fn ipset_save(&mut self) -> Result<String, ToolError> {
+        Ok(Self::ipset_save(self))
+    }
+
+    async fn iptables_restore(&mut self, family: Family, input: &str) -> Result<(), ToolError> {
+        Self::iptables_restore(self, family, input, &mut |_| {})
+            .map_err(|message| ToolError::from_output("iptables-restore", message, input))
+    }
+
+    async fn ipset_restore(&mut self, input: &str) -> Result<(), ToolError> {
+        Self::ipset_restore(self, input, &mut |_| {})
+            .map_err(|message| ToolError::from_output("ipset restore", message, input))
+    }
+}
+
+impl ToolError {
+    /// From what a tool printed: finds the line of its input that it complains about.
+    #[must_use]
+    pub fn from_output(tool: &str, message: String, input: &str) -> Self {
+        let line_number = ["Error occurred at line: ", "Error in line ", "line "]
+            .iter()
+            .find_map(|before| {
+                let rest = message.split_once(before)?.1;
+                let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+                digits.parse::<usize>().ok()
+            });
+        let line = line_number
+            .and_then(|number| input.lines().nth(number.checked_sub(1)?))
+            .map(ToOwned::to_owned);
+        Self {
+            tool: tool.to_owned(),
+            class: "exit",
+            message: message.split_whitespace().collect::<Vec<_>>().join(" "),
+            line,
+            line_number,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,125 @@
+use super::*;
+use crate::{
+    Chain, ChainName, Element, Hook, HookJump, Match, Position, Rule, Set, SetKind, Table, Verdict,
+    fake::FakeKernel,
+};
+
+fn owner() -> Owner {
+    Owner::new(&["WEFT-NPC"], "weft-npc-", &[TableName::Filter])
+}
+
+fn ruleset(addresses: &[&str]) -> Ruleset {
+    let set = SetName::new("weft-npc-in").expect("name");
+    let chain = ChainName::new("WEFT-NPC").expect("name");
+    let elements = addresses
+        .iter()
+        .map(|a| Element::Addr(a.parse().expect("address")));
+    let table = Table {
+        sets: [(set.clone(), Set::new(SetKind::Addr).containing(elements))].into(),
+        chains: [(
+            chain.clone(),
+            Chain::filter(vec![Rule::new([Match::dst_set(set)], Verdict::Drop)]),
+        )]
+        .into(),
+        hooks: vec![HookJump {
+            hook: Hook::Forward,
+            to: chain,
+            matches: vec![],
+            position: Position::Top,
+        }],
+    };
+    Ruleset {
+        tables: [(Family::V4, table)].into(),
+    }
+}
+
+/// The fake's futures are ready at once.
+fn now<F: Future>(future: F) -> F::Output {
+    tokio::runtime::Builder::new_current_thread()
+        .build()
+        .expect("runtime")
+        .block_on(future)
+}
+
+#[test]
+fn the_first_sync_reads_and_later_ones_remember() {
+    let mut backend = Iptables::new(owner(), FakeKernel::default());
+    let first = now(backend.sync(&ruleset(&["10.0.0.1"]))).expect("synced");
+    assert!(first.read_back && first.rules);
+    let second = now(backend.sync(&ruleset(&["10.0.0.1", "10.0.0.2"]))).expect("synced");
+    assert_eq!(
+        second,
+        Done {
+            plan: "# ipset restore\nadd weft-npc-in 10.0.0.2\n".to_owned(),
+            steps: 1,
+            rules: false,
+            read_back: false,
+        }
+    );
+    let third = now(backend.sync(&ruleset(&["10.0.0.1", "10.0.0.2"]))).expect("synced");
+    assert!(!third.changed());
+}
+
+#[test]
+fn after_a_failure_the_next_sync_reads_back() {
+    let mut backend = Iptables::new(owner(), FakeKernel::default());
+    now(backend.sync(&ruleset(&["10.0.0.1"]))).expect("synced");
+    backend.tools_mut().fail_after(1);
+    let desired = ruleset(&["10.0.0.2", "10.0.0.3"]);
+    let error = now(backend.sync(&desired)).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "ipset restore: ipset v7.17: Error in line 2: Kernel error received: Device or resource \
+         busy (at: add weft-npc-in 10.0.0.3)"
+    );
+    let done = now(backend.sync(&desired)).expect("synced");
+    assert!(done.read_back);
+    let (_, _, elements) = now(backend.read()).expect("read").size();
+    assert_eq!(elements, 2);
+}
+
+#[test]
+fn drift_is_what_a_verification_changes() {
+    let mut backend = Iptables::new(owner(), FakeKernel::default());
+    let desired = ruleset(&["10.0.0.1"]);
+    now(backend.sync(&desired)).expect("synced");
+    assert!(!now(backend.verify(&desired)).expect("verified").changed());
+    let kernel = backend.tools_mut();
+    kernel
+        .chain_mut(Family::V4, TableName::Filter, "FORWARD")
+        .clear();
+    assert!(!now(backend.sync(&desired)).expect("synced").changed());
+    assert!(now(backend.verify(&desired)).expect("verified").changed());
+    assert!(!now(backend.verify(&desired)).expect("verified").changed());
+}
+
+#[test]
+fn a_set_that_the_kernel_holds_for_a_moment_is_destroyed_later() {
+    let mut backend = Iptables::new(owner(), FakeKernel::default());
+    now(backend.sync(&ruleset(&["10.0.0.1"]))).expect("synced");
+    // Somebody's rule looks the set up.
+    backend
+        .tools_mut()
+        .chain_mut(Family::V4, TableName::Filter, "THEIRS")
+        .push("-m set --match-set weft-npc-in src -j DROP".to_owned());
+    now(backend.sync(&Ruleset::default())).expect("synced");
+    assert_eq!(backend.tools_mut().sets().len(), 1);
+    backend
+        .tools_mut()
+        .chain_mut(Family::V4, TableName::Filter, "THEIRS")
+        .clear();
+    now(backend.sync(&Ruleset::default())).expect("synced");
+    assert_eq!(backend.tools_mut().sets().len(), 0);
+}
+
+#[test]
+fn an_impossible_ruleset_is_refused_and_nothing_written() {
+    let mut backend = Iptables::new(owner(), FakeKernel::default());
+    let mut desired = ruleset(&["10.0.0.1"]);
+    if let Some(table) = desired.tables.get_mut(&Family::V4) {
+        table.sets.clear();
+    }
+    let before = backend.tools_mut().clone();
+    assert_eq!(now(backend.sync(&desired)).unwrap_err().class(), "invalid");
+    assert_eq!(*backend.tools_mut(), before);
+}

@@ -1,0 +1,93 @@
+//! The seam between those who want a ruleset in the kernel and the kernel interface that holds it.
+//!
+//! [`Iptables`] is one implementation; nftables will be another, whose plan is one transaction. Both
+//! take the same [`Ruleset`], so what a backend needs to remember stays inside it.
+
+mod iptables;
+
+use std::future::Future;
+
+pub use iptables::{Iptables, Tools};
+
+use crate::{Invalid, Ruleset};
+
+/// Why the kernel does not hold what it should. Nothing is known about what it holds then; the next
+/// [`Backend::sync`] reads it back.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The ruleset is impossible: a bug of whoever compiled it.
+    #[error("refused a ruleset that cannot be: {0}; this is a bug, please report it")]
+    Invalid(#[from] Invalid),
+    /// A tool failed.
+    #[error(transparent)]
+    Tool(#[from] ToolError),
+}
+
+/// What a tool said.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{tool}: {message}{}", line.as_ref().map(|l| format!(" (at: {l})")).unwrap_or_default())]
+pub struct ToolError {
+    /// The tool, with what it was to do.
+    pub tool: String,
+    /// Class of the failure, for metrics: `missing`, `timeout`, `lock`, `exit`, `output`.
+    pub class: &'static str,
+    /// What it printed, or why it could not run.
+    pub message: String,
+    /// The line of its input that it complained about.
+    pub line: Option<String>,
+    /// Number of that line, from 1.
+    pub line_number: Option<usize>,
+}
+
+impl Error {
+    /// Class of the failure, for metrics.
+    #[must_use]
+    pub fn class(&self) -> &'static str {
+        match self {
+            Self::Invalid(_) => "invalid",
+            Self::Tool(error) => error.class,
+        }
+    }
+}
+
+/// What a sync did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Done {
+    /// The plan that was carried out, as text; empty if nothing was to do.
+    pub plan: String,
+    /// Runs of tools that changed what packets meet (freeing a set that nothing looks up is none).
+    pub steps: usize,
+    /// Were rules rewritten (or only elements of sets changed)?
+    pub rules: bool,
+    /// Did it start from what was read back, not from what was remembered?
+    pub read_back: bool,
+}
+
+impl Done {
+    /// Was anything to do?
+    #[must_use]
+    pub fn changed(&self) -> bool {
+        self.steps > 0
+    }
+}
+
+/// A kernel interface that holds rulesets of one owner.
+pub trait Backend: Send {
+    /// Name for status and metrics: `iptables-legacy`, `iptables-nft`, `nftables`.
+    fn name(&self) -> &str;
+
+    /// Brings the kernel from what was applied last to `desired`, or from what is read back if that
+    /// is not known (at first, and after a failure).
+    fn sync(&mut self, desired: &Ruleset) -> impl Future<Output = Result<Done, Error>> + Send;
+
+    /// As [`Backend::sync`], always from what is read back: what it changes is drift.
+    fn verify(&mut self, desired: &Ruleset) -> impl Future<Output = Result<Done, Error>> + Send;
+
+    /// What of ours is in the kernel now, under the names of the IR.
+    fn read(&mut self) -> impl Future<Output = Result<Ruleset, Error>> + Send;
+
+    /// Removes everything of ours.
+    fn sweep(&mut self) -> impl Future<Output = Result<Done, Error>> + Send {
+        async { self.verify(&Ruleset::default()).await }
+    }
+}

@@ -1,0 +1,12 @@
+//! The real tools.
+//!
+//! Variants are called by their own names (`iptables-nft-restore`), never through the alternative
+//! that the image or host has chosen: rules must be where the host's other rules are.
+
+mod detect;
+mod run;
+mod tools;
+
+pub use detect::{Evidence, Variant, choose, detect};
+pub use run::Runner;
+pub use tools::HostTools;

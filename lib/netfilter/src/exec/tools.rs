@@ -1,0 +1,84 @@
+//! The tools of one variant on this host.
+
+use super::{Runner, Variant};
+use crate::{
+    Family, TableName,
+    backend::{ToolError, Tools},
+};
+
+/// Seconds to wait for the xtables lock (legacy; nft has none and ignores the option).
+const LOCK_SECONDS: &str = "5";
+
+/// iptables of one variant, and ipset.
+#[derive(Debug, Clone)]
+pub struct HostTools {
+    runner: Runner,
+    variant: Variant,
+    families: Vec<Family>,
+}
+
+impl HostTools {
+    /// Tries which families can be filtered here.
+    ///
+    /// # Errors
+    /// [`ToolError`] if not even IPv4 can.
+    pub async fn probe(runner: Runner, variant: Variant) -> Result<Self, ToolError> {
+        let mut tools = Self {
+            runner,
+            variant,
+            families: vec![Family::V4],
+        };
+        tools.iptables_save(Family::V4, TableName::Filter).await?;
+        match tools.iptables_save(Family::V6, TableName::Filter).await {
+            Ok(_) => tools.families.push(Family::V6),
+            Err(error) => {
+                tracing::info!(%error, "IPv6 cannot be filtered here: no IPv6 rules");
+            }
+        }
+        Ok(tools)
+    }
+
+    fn tool(&self, family: Family, verb: &str) -> String {
+        let version = match family {
+            Family::V4 => "",
+            Family::V6 => "6",
+        };
+        format!("ip{version}tables-{}-{verb}", self.variant.suffix())
+    }
+}
+
+impl Tools for HostTools {
+    fn variant(&self) -> &str {
+        self.variant.name()
+    }
+
+    fn families(&self) -> &[Family] {
+        &self.families
+    }
+
+    async fn iptables_save(
+        &mut self,
+        family: Family,
+        table: TableName,
+    ) -> Result<String, ToolError> {
+        let tool = self.tool(family, "save");
+        self.runner.run(&tool, &["-t", table.as_str()], "").await
+    }
+
+    async fn ipset_save(&mut self) -> Result<String, ToolError> {
+        self.runner.run("ipset", &["save"], "").await
+    }
+
+    async fn iptables_restore(&mut self, family: Family, input: &str) -> Result<(), ToolError> {
+        let tool = self.tool(family, "restore");
+        let args = ["--noflush", "-w", LOCK_SECONDS];
+        self.runner.run(&tool, &args, input).await.map(drop)
+    }
+
+    async fn ipset_restore(&mut self, input: &str) -> Result<(), ToolError> {
+        self.runner
+            .run("ipset", &["restore"], input)
+            .await
+            .map(drop)
+    }
+}
