@@ -1,1 +1,43 @@
-//! NetworkPolicy model, index and evaluator.
+//! What NetworkPolicy means: an [`Index`] of the objects it speaks of, the [`PolicyModel`] of one
+//! node, and [`evaluate`], the definition of allowed and denied that every ruleset is compared
+//! with.
+//!
+//! ```text
+//! Pod, Namespace, NetworkPolicy, local endpoints -> Index -> model() -> evaluate(model, packet)
+//! ```
+//!
+//! Everything here is a total function of its arguments: a malformed object becomes a [`Problem`]
+//! on that object, never an error of the loop. The crate must not know how packets are filtered
+//! (chains, sets, marks), nor any client, clock, environment or process.
+//!
+//! Laws: the same objects in any order of arrival, also repeated or relisted, give equal models
+//! (I1). What a policy says and cannot be understood never allows anything.
+
+mod block;
+#[cfg(feature = "cases")]
+pub mod cases;
+mod evaluate;
+mod index;
+mod key;
+mod model;
+mod packet;
+mod parse;
+mod pod;
+mod port;
+mod problem;
+mod resolve;
+mod selector;
+
+pub use block::IpBlock;
+pub use evaluate::{Judgement, Verdict, evaluate};
+pub use index::{Endpoint, Index};
+pub use key::{EndpointId, ObjectKey, Uid};
+pub use model::{
+    Direction, Named, Peers, Policy, PolicyModel, PortMatch, Ports, Rule, Standing, Subject,
+    SubjectKey,
+};
+pub use packet::{Packet, Path, Payload, State};
+pub use pod::{ContainerPort, Pod};
+pub use port::{PortRange, Protocol};
+pub use problem::Problem;
+pub use selector::{Labels, Namespaces, Operator, PeerSelector, Requirement, Selector};
