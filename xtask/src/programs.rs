@@ -10,7 +10,6 @@ use anyhow::{Context, Result, ensure};
 use crate::{
     command::{at, command, exists, output, run},
     image::{Arch, PLUGINS},
-    lab,
 };
 
 /// `${WEFT_CACHE:-$HOME/.cache/weft}`: survives `cargo clean`, shared by all checkouts.
@@ -25,29 +24,32 @@ pub(crate) fn cache() -> Result<PathBuf> {
     Ok(Path::new(&home).join(".cache/weft"))
 }
 
+/// Linker flag that gives the plugins their version.
+const PLUGIN_VERSION: &str =
+    "-s -w -X github.com/containernetworking/plugins/pkg/utils/buildversion.BuildVersion=";
+
 /// Directory with the CNI plugins that go into the image, static and for `arch`.
 ///
 /// # Errors
 /// go is missing, or the build failed.
 pub(crate) fn cni_plugins(arch: Arch) -> Result<PathBuf> {
-    if arch == Arch::host() {
-        return control_plugins();
-    }
-    go_tools(
-        "cni",
-        "github.com/containernetworking/plugins",
-        &PLUGINS,
-        "-s -w -X github.com/containernetworking/plugins/pkg/utils/buildversion.BuildVersion=",
-        arch,
-    )
+    let module = "github.com/containernetworking/plugins";
+    go_tools("cni", module, &PLUGINS, PLUGIN_VERSION, arch)
 }
 
-/// The plugins as the lab builds them, among them the two that a benchmark compares with.
+/// The two plugins that a benchmark compares with.
 ///
 /// # Errors
 /// go is missing, or the build failed.
 pub(crate) fn control_plugins() -> Result<PathBuf> {
-    lab::open(None)?.cni_plugins()
+    let module = "github.com/containernetworking/plugins";
+    go_tools(
+        "cni",
+        module,
+        &["bridge", "host-local"],
+        PLUGIN_VERSION,
+        Arch::host(),
+    )
 }
 
 /// helm of this machine, in the version that the lab uses.
