@@ -39,6 +39,9 @@ pub(crate) struct SendArguments {
     /// Time between two datagrams.
     #[arg(long, default_value = "100ms", value_parser = duration::parse)]
     interval: Duration,
+    /// Local address to send from.
+    #[arg(long)]
+    bind: Option<IpAddr>,
 }
 
 /// Result of `listen-group`.
@@ -66,7 +69,7 @@ pub(crate) async fn listen(arguments: &ListenArguments) -> anyhow::Result<ExitCo
 }
 
 pub(crate) async fn send(arguments: &SendArguments) -> anyhow::Result<ExitCode> {
-    let socket = sender(arguments.group)?;
+    let socket = sender(arguments.group, arguments.bind)?;
     let name = host_name()?;
     let mut sent = 0;
     for number in 0..arguments.count {
@@ -108,9 +111,14 @@ fn joined(group: SocketAddr) -> anyhow::Result<UdpSocket> {
     into_tokio(socket)
 }
 
-/// A socket that may send to groups and to broadcast addresses.
-fn sender(group: SocketAddr) -> anyhow::Result<UdpSocket> {
+/// A socket that may send to groups and to broadcast addresses (and to plain ones).
+fn sender(group: SocketAddr, bind: Option<IpAddr>) -> anyhow::Result<UdpSocket> {
     let socket = open(group)?;
+    if let Some(address) = bind {
+        socket
+            .bind(&SocketAddr::new(address, 0).into())
+            .with_context(|| format!("send from {address}"))?;
+    }
     socket.set_broadcast(true).context("allow broadcast")?;
     if group.ip().is_multicast() {
         match group {
@@ -157,7 +165,7 @@ mod tests {
     async fn listener_counts_datagrams_by_sender() {
         let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a free port");
         let target = socket.local_addr().expect("a bound socket");
-        let other = sender(target).expect("a socket");
+        let other = sender(target, None).expect("a socket");
         for _ in 0..2 {
             other.send_to(b"pod-a", target).await.expect("loopback");
         }
