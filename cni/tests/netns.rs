@@ -21,7 +21,7 @@ fn add_gives_a_pod_that_reaches_its_gateway_and_other_pods() {
     assert_eq!(result["interfaces"][2]["name"], "eth0");
     assert_eq!(result["interfaces"][2]["mac"], "0a:58:0a:20:00:0a");
     assert_eq!(result["interfaces"][2]["sandbox"], a.ns.path());
-    let host_mac = node.ns.sh("cat /sys/class/net/vethweplaaaaaaa/address");
+    let host_mac = node.link("vethweplaaaaaaa", "address");
     assert_eq!(result["interfaces"][1]["mac"], host_mac);
     a.ns.sh("ping -c1 -W2 10.32.0.1");
     a.ns.sh("ping -c1 -W2 10.32.0.11");
@@ -70,20 +70,23 @@ fn add_gives_a_pod_that_reaches_its_gateway_and_other_pods() {
 fn add_announces_the_address_after_the_host_end_is_up() {
     let node = Node::new();
     let pod = Pod::new("aaaaaaa2");
-    // A neighbour entry with a wrong MAC is corrected by the announcement alone.
+    // The bridge has a carrier, or it forgets its neighbours when it gets one.
+    let other = Pod::new("bbbbbbb2");
+    node.add(&other).success();
+    // Entries with a wrong MAC are corrected by the announcement alone.
     node.ns.sh(
-        "ip neigh add 10.32.0.10 lladdr 0a:58:00:00:00:01 dev weave nud stale; \
-         ip -6 neigh add fd00:10::10 lladdr 0a:58:00:00:00:01 dev weave nud stale",
+        "ip neigh add 10.32.0.11 lladdr 0a:58:00:00:00:01 dev weave nud stale; \
+         ip -6 neigh add fd00:10::11 lladdr 0a:58:00:00:00:01 dev weave nud stale",
     );
     node.add(&pod).success();
-    weft_testkit::eventually::eventually("the announcements corrected the neighbours", || {
+    weft_testkit::eventually::eventually(std::time::Duration::from_secs(5), || {
         let neighbours = node.ns.sh("ip neigh show dev weave");
         let right = |ip: &str| {
             neighbours
                 .lines()
-                .any(|l| l.starts_with(ip) && l.contains("0a:58:0a:20:00:0a"))
+                .any(|l| l.starts_with(ip) && l.contains("0a:58:0a:20:00:0b"))
         };
-        if right("10.32.0.10 ") && right("fd00:10::10 ") {
+        if right("10.32.0.11 ") && right("fd00:10::11 ") {
             Ok(())
         } else {
             Err(neighbours)
@@ -97,20 +100,14 @@ fn add_twice_answers_the_same_and_keeps_a_whole_pair() {
     let node = Node::new();
     let pod = Pod::new("aaaaaaa3");
     let first = node.add(&pod).success();
-    let index = node.ns.sh("cat /sys/class/net/vethweplaaaaaaa/ifindex");
+    let index = node.link("vethweplaaaaaaa", "ifindex");
     assert_eq!(node.add(&pod).success(), first);
-    assert_eq!(
-        node.ns.sh("cat /sys/class/net/vethweplaaaaaaa/ifindex"),
-        index
-    );
+    assert_eq!(node.link("vethweplaaaaaaa", "ifindex"), index);
     // Half of it is missing: replaced.
     pod.ns.sh("ip addr flush dev eth0");
     let again = node.add(&pod).success();
     assert_eq!(again["ips"], first["ips"]);
-    assert_ne!(
-        node.ns.sh("cat /sys/class/net/vethweplaaaaaaa/ifindex"),
-        index
-    );
+    assert_ne!(node.link("vethweplaaaaaaa", "ifindex"), index);
     pod.ns.sh("ping -c1 -W2 10.32.0.1");
     // Killed between making the pair and marking it: replaced.
     node.del(&pod).success();
@@ -127,7 +124,7 @@ fn add_twice_answers_the_same_and_keeps_a_whole_pair() {
 fn add_refuses_devices_that_are_not_ours_and_leaves_them_alone() {
     let node = Node::new();
     let pod = Pod::new("aaaaaaa4");
-    node.ns.sh("ip link add vethweplaaaaaaa type dummy");
+    node.ns.sh("ip link add vethweplaaaaaaa type bridge");
     let error = node.add(&pod).failure(5);
     assert!(
         error["msg"].as_str().unwrap().contains("vethweplaaaaaaa"),
@@ -135,13 +132,13 @@ fn add_refuses_devices_that_are_not_ours_and_leaves_them_alone() {
     );
     node.ns
         .sh("ip link show vethweplaaaaaaa; ip link del vethweplaaaaaaa");
-    pod.ns.sh("ip link add eth0 type dummy");
+    pod.ns.sh("ip link add eth0 type bridge");
     let error = node.add(&pod).failure(5);
     assert!(
         error["details"].as_str().unwrap().contains("eth0"),
         "{error}"
     );
-    assert_eq!(pod.ns.sh("ip -d link show eth0 | grep -c dummy"), "1");
+    assert_eq!(pod.ns.sh("ip -d link show eth0 | grep -c bridge_id"), "1");
     assert_eq!(node.router.held(), 0);
     node.ns.sh("ip link del weave");
     let error = node.add(&pod).failure(11);
@@ -157,7 +154,7 @@ fn what_fails_in_add_is_undone() {
     let error = node.add(&pod).failure(11);
     assert_eq!(error["msg"], "policy is not in the kernel yet");
     assert_eq!(node.pod_links(), "");
-    assert_eq!(pod.ns.try_sh("ip link show eth0").is_err(), true);
+    assert!(pod.ns.try_sh("ip link show eth0").is_err());
     assert_eq!(node.router.held(), 0);
     node.router.refuse_enforce(false);
     node.add(&pod).success();
@@ -206,7 +203,7 @@ fn del_is_idempotent_and_takes_only_its_own_link() {
     node.add(&a).success();
     node.add(&b).success();
     // Another cluster's or nobody's link with the name the DEL would look for first.
-    node.ns.sh("ip link add vethweplccccccc type dummy");
+    node.ns.sh("ip link add vethweplccccccc type bridge");
     node.del(&Pod::named("ccccccc7", &a)).success_empty();
     node.ns
         .sh("ip link show vethweplccccccc; ip link del vethweplccccccc");
@@ -298,9 +295,9 @@ fn gc_takes_what_is_not_listed_and_touches_nothing_foreign() {
     let (a, b) = (Pod::new("aaaaaaa9"), Pod::new("bbbbbbb9"));
     node.add(&a).success();
     node.add(&b).success();
-    node.ns.sh("ip link add vethweplforeign type dummy; \
-         ip link add vethweplother type dummy; ip link set vethweplother alias weft/cluster-2/zzz; \
-         ip link add mine type dummy; ip link set mine alias weft/cluster-1/fabric");
+    node.ns.sh("ip link add vethweplforeign type bridge; \
+         ip link add vethweplother type bridge; ip link set vethweplother alias weft/cluster-2/zzz; \
+         ip link add mine type bridge; ip link set mine alias weft/cluster-1/fabric");
     let mut conf = node.conf();
     node.call("GC", vec![], &conf).failure(7);
     conf["clusterID"] = "cluster-1".into();

@@ -1,5 +1,11 @@
 //! A node, its pods and its router, as far as the plugin sees them.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "this is test code, outside a test function"
+)]
+
 use std::{
     collections::BTreeMap,
     io::{BufRead, BufReader, Write},
@@ -18,7 +24,7 @@ use weft_socket::{
 use weft_testkit::netns::Netns;
 
 /// What the plugin answered.
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// Exit status 0, and standard output (`null` if empty).
     Success(Value),
     /// Another status, and the error result.
@@ -27,7 +33,7 @@ pub enum Outcome {
 
 impl Outcome {
     #[track_caller]
-    pub fn success(self) -> Value {
+    pub(crate) fn success(self) -> Value {
         match self {
             Self::Success(value) => value,
             Self::Failure(error) => panic!("failed: {error}"),
@@ -35,12 +41,12 @@ impl Outcome {
     }
 
     #[track_caller]
-    pub fn success_empty(self) {
+    pub(crate) fn success_empty(self) {
         assert_eq!(self.success(), Value::Null);
     }
 
     #[track_caller]
-    pub fn failure(self, code: u32) -> Value {
+    pub(crate) fn failure(self, code: u32) -> Value {
         match self {
             Self::Success(value) => panic!("succeeded: {value}"),
             Self::Failure(error) => {
@@ -52,13 +58,13 @@ impl Outcome {
 }
 
 /// A sandbox.
-pub struct Pod {
-    pub id: String,
-    pub ns: Arc<Netns>,
+pub(crate) struct Pod {
+    pub(crate) id: String,
+    pub(crate) ns: Arc<Netns>,
 }
 
 impl Pod {
-    pub fn new(id: &str) -> Self {
+    pub(crate) fn new(id: &str) -> Self {
         Self {
             id: id.to_owned(),
             ns: Arc::new(Netns::new()),
@@ -66,14 +72,14 @@ impl Pod {
     }
 
     /// Another container id on the same namespace.
-    pub fn named(id: &str, other: &Self) -> Self {
+    pub(crate) fn named(id: &str, other: &Self) -> Self {
         Self {
             id: id.to_owned(),
             ns: Arc::clone(&other.ns),
         }
     }
 
-    pub fn env(&self) -> Vec<(String, String)> {
+    pub(crate) fn env(&self) -> Vec<(String, String)> {
         [
             ("CNI_CONTAINERID", self.id.clone()),
             ("CNI_NETNS", self.ns.path()),
@@ -92,18 +98,18 @@ impl Pod {
 }
 
 /// A node with a bridge and a router.
-pub struct Node {
-    pub ns: Arc<Netns>,
-    pub router: Router,
-    pub dir: tempfile::TempDir,
+pub(crate) struct Node {
+    pub(crate) ns: Arc<Netns>,
+    pub(crate) router: Router,
+    pub(crate) dir: tempfile::TempDir,
     /// A copy of the plugin, which it may remove.
-    pub plugin: PathBuf,
+    pub(crate) plugin: PathBuf,
 }
 
 impl Node {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let ns = Arc::new(Netns::new());
-        ns.sh("ip link add weave type bridge forward_delay 0; \
+        ns.sh("ip link add weave address 0a:58:0a:20:00:01 type bridge forward_delay 0; \
              echo 0 > /proc/sys/net/ipv6/conf/weave/accept_dad; \
              ip addr add 10.32.0.1/12 dev weave; ip addr add fd00:10::1/64 dev weave nodad; \
              ip link set weave up");
@@ -119,7 +125,7 @@ impl Node {
         }
     }
 
-    pub fn conf(&self) -> Value {
+    pub(crate) fn conf(&self) -> Value {
         let path = |name: &str| self.dir.path().join(name).display().to_string();
         json!({
             "cniVersion": "1.1.0",
@@ -131,15 +137,15 @@ impl Node {
         })
     }
 
-    pub fn add(&self, pod: &Pod) -> Outcome {
+    pub(crate) fn add(&self, pod: &Pod) -> Outcome {
         self.call("ADD", pod.env(), &self.conf())
     }
 
-    pub fn del(&self, pod: &Pod) -> Outcome {
+    pub(crate) fn del(&self, pod: &Pod) -> Outcome {
         self.call("DEL", pod.env(), &self.conf())
     }
 
-    pub fn check(&self, pod: &Pod, result: &Value) -> Outcome {
+    pub(crate) fn check(&self, pod: &Pod, result: &Value) -> Outcome {
         let mut conf = self.conf();
         conf["prevResult"] = result.clone();
         self.call("CHECK", pod.env(), &conf)
@@ -147,7 +153,7 @@ impl Node {
 
     /// Runs the plugin on the node.
     #[allow(clippy::disallowed_methods, reason = "the test starts the plugin")]
-    pub fn call(&self, verb: &str, env: Vec<(String, String)>, conf: &Value) -> Outcome {
+    pub(crate) fn call(&self, verb: &str, env: Vec<(String, String)>, conf: &Value) -> Outcome {
         let (plugin, verb, conf) = (self.plugin.clone(), verb.to_owned(), conf.to_string());
         // Spawned on the namespace's thread, waited for here: calls of one node run side by side.
         let mut child = self.ns.run(move || {
@@ -183,8 +189,15 @@ impl Node {
         }
     }
 
+    /// One property of a link, as `ip -j link` names it.
+    pub(crate) fn link(&self, name: &str, property: &str) -> Value {
+        let text = self.ns.sh(&format!("ip -j link show {name}"));
+        let links: Value = serde_json::from_str(&text).unwrap();
+        links[0][property].clone()
+    }
+
     /// Host ends on the node.
-    pub fn pod_links(&self) -> String {
+    pub(crate) fn pod_links(&self) -> String {
         self.ns
             .sh("ip -o link show | grep -o 'vethwepl[^@:]*' | sort || true")
     }
@@ -202,7 +215,7 @@ struct State {
 }
 
 /// A router that keeps everything in memory.
-pub struct Router {
+pub(crate) struct Router {
     socket: PathBuf,
     ns: Arc<Netns>,
     state: Arc<Mutex<State>>,
@@ -220,7 +233,7 @@ impl Router {
     }
 
     /// Listens.
-    pub fn start(&mut self) {
+    pub(crate) fn start(&mut self) {
         self.lock().stopped = false;
         let listener = UnixListener::bind(&self.socket).unwrap();
         let (state, ns) = (Arc::clone(&self.state), Arc::clone(&self.ns));
@@ -236,26 +249,26 @@ impl Router {
     }
 
     /// Stops listening.
-    pub fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         self.lock().stopped = true;
         // Wakes the listener, which then ends.
         let _ = UnixStream::connect(&self.socket);
         std::fs::remove_file(&self.socket).unwrap();
     }
 
-    pub fn refuse_enforce(&self, refuse: bool) {
+    pub(crate) fn refuse_enforce(&self, refuse: bool) {
         self.lock().refuse_enforce = refuse;
     }
 
-    pub fn ready(&self, ready: bool) {
+    pub(crate) fn ready(&self, ready: bool) {
         self.lock().not_ready = !ready;
     }
 
-    pub fn log(&self) -> Vec<String> {
+    pub(crate) fn log(&self) -> Vec<String> {
         self.lock().log.clone()
     }
 
-    pub fn held(&self) -> usize {
+    pub(crate) fn held(&self) -> usize {
         self.lock().held.len()
     }
 
@@ -305,6 +318,11 @@ fn answer(request: RouterRequest, state: &Mutex<State>, ns: &Netns) -> Result<Va
         RouterRequest::Enforce(id) => {
             let n = *state.lock().unwrap().held.get(&id).ok_or_else(unknown)?;
             let reply = reply(&id, n);
+            // As the router does: ports neither learn nor flood.
+            ns.sh(&format!(
+                "bridge fdb replace {} dev {} master static",
+                reply.mac, reply.host_ifname
+            ));
             let up = ns.sh(&format!("ip -o link show up dev {}", reply.host_ifname));
             let mut state = state.lock().unwrap();
             let now = if up.is_empty() { "down" } else { "up" };
