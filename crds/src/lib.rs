@@ -17,7 +17,6 @@
     unreachable_pub,
     reason = "KubeSchema derives a copy of each type inside a function body"
 )]
-
 #![allow(
     clippy::duplicated_attributes,
     reason = "kube's print columns repeat `type_` and the lint reads them as one attribute"
