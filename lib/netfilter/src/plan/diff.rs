@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     HookKey, Observed, Plan, RulesStep, SetOp, Step, TableStep,
     hooks::place,
-    order::{SetChange, in_place},
+    order::{Order, Rules, SetChange, order},
 };
 use crate::{
-    Chain, ChainName, Family, HookJump, Invalid, Match, Rule, Ruleset, SetName, Table, TableName,
-    text::write_rule,
+    Chain, ChainName, Family, HookJump, Invalid, Match, Rule, Ruleset, SetName, SetRole, Table,
+    TableName, text::write_rule,
 };
 
 /// Plans how to get from `observed` to `desired`. The plan is empty if they are the same
@@ -31,6 +31,7 @@ pub fn diff(observed: &Observed, desired: &Ruleset) -> Result<Plan, Invalid> {
         },
         sets: Vec::new(),
         rules: Vec::new(),
+        sets_after: Vec::new(),
         destroy: observed.stale.clone(),
     };
     let empty = Table::default();
@@ -54,6 +55,7 @@ struct Planner<'a> {
     after: Observed,
     sets: Vec<SetOp>,
     rules: Vec<RulesStep>,
+    sets_after: Vec<SetOp>,
     destroy: BTreeSet<SetName>,
 }
 
@@ -71,9 +73,27 @@ impl Planner<'_> {
             .map(|(name, _)| name)
             .collect();
         let delete: Vec<(TableName, &ChainName)> = deletions(self.observed, family, old, new);
-        let rules_change = !write.is_empty() || !delete.is_empty() || !tables.is_empty();
-
-        let moved = self.sets(family, old, new, rules_change);
+        let gates = |table: &Table, name: &ChainName| {
+            let sets = table.chains.get(name).map(Chain::sets).unwrap_or_default();
+            sets.into_iter().any(|set| {
+                new.sets
+                    .get(set)
+                    .is_some_and(|set| set.role == SetRole::Gate)
+            })
+        };
+        let rules = if write.is_empty() && delete.is_empty() && tables.is_empty() {
+            Rules::Stay
+        } else if !tables.is_empty()
+            || write
+                .iter()
+                .any(|name| gates(old, name) || gates(new, name))
+            || delete.iter().any(|(_, name)| gates(old, name))
+        {
+            Rules::ChangeAtTheGate
+        } else {
+            Rules::Change
+        };
+        let moved = self.sets(family, old, new, rules);
         // Rules follow a set to its twin.
         write.extend(
             new.chains
@@ -139,7 +159,7 @@ impl Planner<'_> {
         family: Family,
         old: &Table,
         new: &Table,
-        rules_change: bool,
+        rules: Rules,
     ) -> BTreeSet<SetName> {
         let mut moved = BTreeSet::new();
         let mut changes = Vec::new();
@@ -158,12 +178,14 @@ impl Planner<'_> {
                 None => self.create(family, name, set, self.observed.stale.contains(name)),
             }
         }
-        match in_place(&changes, new) {
-            // Together with changing rules, elements of a set that is looked up already are safe
-            // only if verdicts cannot notice: that is left to the twins.
-            Some(ops) if !rules_change => self.sets.extend(ops),
-            _ => moved.extend(changes.into_iter().map(|change| change.name.clone())),
-        }
+        let Order {
+            before,
+            after,
+            twins,
+        } = order(&changes, new, rules);
+        self.sets.extend(before);
+        self.sets_after.extend(after);
+        moved.extend(twins);
         for name in &moved {
             let was_twin = self.observed.twins.contains(name);
             self.destroy.insert(self.observed.kernel_name(name));
@@ -210,12 +232,18 @@ impl Planner<'_> {
         write_rule(&rule)
     }
 
-    fn finish(self) -> Plan {
+    fn finish(mut self) -> Plan {
         let mut steps = Vec::new();
+        if self.rules.is_empty() {
+            self.sets.append(&mut self.sets_after);
+        }
         if !self.sets.is_empty() {
             steps.push(Step::Sets(self.sets));
         }
         steps.extend(self.rules.into_iter().map(Step::Rules));
+        if !self.sets_after.is_empty() {
+            steps.push(Step::Sets(self.sets_after));
+        }
         if !self.destroy.is_empty() {
             steps.push(Step::Cleanup(self.destroy.into_iter().collect()));
         }

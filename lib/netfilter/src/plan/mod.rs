@@ -6,7 +6,8 @@
 //! 2. Per family one `iptables-restore`: changed chains are rewritten, jumps put in place, and
 //!    chains of no more use deleted. It is atomic per table, so rules move from a set to its twin
 //!    and from old to new chains at one instant.
-//! 3. Sets that no rule looks up any more are destroyed.
+//! 3. Addresses enter the gate (see [`crate::SetRole::Gate`]).
+//! 4. Sets that no rule looks up any more are destroyed.
 
 mod diff;
 mod hooks;

@@ -12,7 +12,8 @@
 //! 4. addresses enter or leave the gate: as long as an address is not in it, no mixture matters to
 //!    the packets it sends or gets. Removed from the gate first, added last.
 //!
-//! 4 combines with 2 and 3 for the elements of other addresses. Everything else needs twins.
+//! 4 combines with 1 to 3 for the elements of other addresses, and holds while rules change too, as
+//! long as the chains that look up the gate do not. What is left needs twins.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -56,41 +57,52 @@ impl<'a> SetChange<'a> {
     }
 }
 
-/// Lines in a safe order, or `None` if there is none.
-pub(super) fn in_place(changes: &[SetChange<'_>], table: &Table) -> Option<Vec<SetOp>> {
-    let gated: BTreeSet<IpNet> = changes
-        .iter()
-        .filter(|change| change.role == SetRole::Gate)
-        .flat_map(|change| change.elements().map(|(element, _)| element.net()))
-        .collect();
-    // What is left when gated addresses do not count.
-    let mut sets = BTreeSet::new();
-    let mut count = 0_usize;
-    let mut opens = false;
-    let mut closes = false;
-    let mut mixed = false;
-    for change in changes {
-        for (element, added) in change.elements() {
-            if gated.contains(&element.net()) {
-                continue;
-            }
-            count += 1;
-            sets.insert(change.name);
-            match (change.role, added) {
-                (SetRole::Mixed, _) => mixed = true,
-                (SetRole::Allow | SetRole::Gate, true) | (SetRole::Isolate, false) => opens = true,
-                (SetRole::Allow | SetRole::Gate, false) | (SetRole::Isolate, true) => {
-                    closes = true;
-                }
-            }
-        }
-    }
-    let one_way = !(mixed || opens && closes);
-    let one_set = sets.len() == 1 && sets.iter().all(|set| one_ended(set, table));
-    if !(count <= 1 || one_way || one_set) {
-        return None;
-    }
+/// How changes are made.
+#[derive(Debug, Default)]
+pub(super) struct Order {
+    /// Lines before rules change.
+    pub(super) before: Vec<SetOp>,
+    /// Lines after rules have changed.
+    pub(super) after: Vec<SetOp>,
+    /// Sets whose change needs a twin.
+    pub(super) twins: BTreeSet<SetName>,
+}
+
+/// What of the rules changes together with the sets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rules {
+    /// Nothing.
+    Stay,
+    /// Some, but the gate does its work as before.
+    Change,
+    /// Also those that look up the gate.
+    ChangeAtTheGate,
+}
+
+/// Finds a safe order.
+pub(super) fn order(changes: &[SetChange<'_>], table: &Table, rules: Rules) -> Order {
     let is_gate = |change: &&SetChange<'_>| change.role == SetRole::Gate;
+    let gated: BTreeSet<IpNet> = match rules {
+        Rules::ChangeAtTheGate => BTreeSet::new(),
+        Rules::Stay | Rules::Change => changes
+            .iter()
+            .filter(is_gate)
+            .flat_map(|change| change.elements().map(|(element, _)| element.net()))
+            .collect(),
+    };
+    // What is left when gated addresses do not count.
+    let rest: Vec<(&SetChange<'_>, bool)> = changes
+        .iter()
+        .flat_map(|change| change.elements().map(move |(e, added)| (change, e, added)))
+        .filter(|(_, element, _)| !gated.contains(&element.net()))
+        .map(|(change, _, added)| (change, added))
+        .collect();
+    let sets: BTreeSet<&SetName> = rest.iter().map(|(change, _)| change.name).collect();
+    let twins = if rules == Rules::Stay && one_by_one(&rest, &sets, table) {
+        BTreeSet::new()
+    } else {
+        sets.into_iter().cloned().collect()
+    };
     let dels = |change: &SetChange<'_>| {
         let name = change.kernel_name.clone();
         let dels = change.dels.clone().into_iter();
@@ -101,14 +113,33 @@ pub(super) fn in_place(changes: &[SetChange<'_>], table: &Table) -> Option<Vec<S
         let adds = change.adds.clone().into_iter();
         adds.map(move |element| SetOp::Add(name.clone(), element))
     };
-    let mut ops = Vec::new();
-    ops.extend(changes.iter().filter(is_gate).flat_map(dels));
-    for change in changes.iter().filter(|change| !is_gate(change)) {
-        ops.extend(adds(change));
-        ops.extend(dels(change));
+    let stays = |change: &&SetChange<'_>| !twins.contains(change.name);
+    let mut before = Vec::new();
+    let (gates, others): (Vec<_>, Vec<_>) = changes.iter().filter(stays).partition(is_gate);
+    before.extend(gates.iter().copied().flat_map(dels));
+    for change in others {
+        before.extend(adds(change));
+        before.extend(dels(change));
     }
-    ops.extend(changes.iter().filter(is_gate).flat_map(adds));
-    Some(ops)
+    let after = gates.into_iter().flat_map(adds).collect();
+    Order {
+        before,
+        after,
+        twins,
+    }
+}
+
+/// Laws 1 to 3, for (set, is it added?) of each element.
+fn one_by_one(rest: &[(&SetChange<'_>, bool)], sets: &BTreeSet<&SetName>, table: &Table) -> bool {
+    let opens = |(change, added): &(&SetChange<'_>, bool)| match change.role {
+        SetRole::Allow | SetRole::Gate => Some(*added),
+        SetRole::Isolate => Some(!*added),
+        SetRole::Mixed => None,
+    };
+    rest.len() <= 1
+        || rest.iter().all(|change| opens(change) == Some(true))
+        || rest.iter().all(|change| opens(change) == Some(false))
+        || sets.len() == 1 && sets.iter().all(|set| one_ended(set, table))
 }
 
 /// Do all rules look the set up by the same end of the packet?

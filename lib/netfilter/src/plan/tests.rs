@@ -47,6 +47,7 @@ struct Policy {
 struct Model {
     known: BTreeSet<u8>,
     policies: BTreeMap<u8, Policy>,
+    tree: bool,
 }
 
 fn addresses<'a>(of: impl IntoIterator<Item = &'a u8>) -> impl Iterator<Item = Element> {
@@ -123,6 +124,19 @@ fn compile(model: &Model) -> Ruleset {
             } else {
                 rules.push(Rule::new(matches, Verdict::Return).comment(&format!("policy {id}")));
             }
+        }
+        // A chain that changes with every pod, as a dispatch tree does.
+        for n in subjects.iter().filter(|_| model.tree) {
+            rules.insert(
+                0,
+                Rule::new(
+                    [match ingress {
+                        true => Match::dst(pod(*n).into()),
+                        false => Match::src(pod(*n).into()),
+                    }],
+                    Verdict::SetMark { value: 4, mask: 4 },
+                ),
+            );
         }
         rules.push(Rule::new([], Verdict::Drop));
         table.chains.insert(direction.clone(), Chain::filter(rules));
@@ -201,8 +215,13 @@ fn model() -> impl Strategy<Value = Model> {
     (
         prop::collection::btree_set(1_u8..=4, 0..5),
         prop::collection::btree_map(0_u8..4, policy, 0..4),
+        any::<bool>(),
     )
-        .prop_map(|(known, policies)| Model { known, policies })
+        .prop_map(|(known, policies, tree)| Model {
+            known,
+            policies,
+            tree,
+        })
 }
 
 /// A model and a few later ones: each either new or the former with small changes, as clusters do.
@@ -343,6 +362,7 @@ fn one_policy() -> Model {
             },
         )]
         .into(),
+        tree: false,
     }
 }
 
@@ -407,6 +427,24 @@ add weft-npc-s0 10.32.0.3
 add weft-npc-known 10.32.0.3
 "
     );
+}
+
+#[test]
+fn a_new_pod_with_rules_of_its_own_enters_the_gate_after_them() {
+    let mut kernel = FakeKernel::default();
+    let mut model = one_policy();
+    model.tree = true;
+    apply(&mut kernel, &compile(&model));
+    edit(&mut model, 5, 3, 0);
+    let plan = apply(&mut kernel, &compile(&model));
+    let Step::Sets(last) = &plan.steps[2] else {
+        panic!("{plan}");
+    };
+    assert_eq!(
+        last,
+        &[SetOp::Add(set("weft-npc-known"), Element::Addr(pod(3)))]
+    );
+    assert_eq!((plan.steps.len(), plan.after.twins.len()), (3, 0));
 }
 
 #[test]
