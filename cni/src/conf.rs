@@ -136,6 +136,11 @@ impl NetConf {
                 "",
             )
         })?;
+        if !value.is_object() {
+            return Err(invalid(
+                "the network configuration cannot be used: it is no JSON object".into(),
+            ));
+        }
         let raw: Raw = serde_json::from_value(value)
             .map_err(|e| invalid(format!("the network configuration cannot be used: {e}")))?;
         let version = Version::parse(&raw.version).ok_or_else(|| unsupported(&raw.version))?;

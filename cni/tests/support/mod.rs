@@ -109,10 +109,12 @@ pub(crate) struct Node {
 impl Node {
     pub(crate) fn new() -> Self {
         let ns = Arc::new(Netns::new());
-        ns.sh("ip link add weave address 0a:58:0a:20:00:01 type bridge forward_delay 0; \
+        ns.sh(
+            "ip link add weave address 0a:58:0a:20:00:01 type bridge forward_delay 0; \
              echo 0 > /proc/sys/net/ipv6/conf/weave/accept_dad; \
              ip addr add 10.32.0.1/12 dev weave; ip addr add fd00:10::1/64 dev weave nodad; \
-             ip link set weave up");
+             ip link set weave up",
+        );
         let dir = tempfile::tempdir().unwrap();
         let plugin = dir.path().join("weft-cni");
         std::fs::copy(env!("CARGO_BIN_EXE_weft-cni"), &plugin).unwrap();
