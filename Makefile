@@ -5,7 +5,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down test test-unit test-netns e2e conformance bench image install \
+.PHONY: help demo demo-down test test-unit test-netns test-lab e2e conformance bench image install \
         lab-up lab-down lint fmt gen gen-check clean tools
 
 NODES ?= 3
@@ -22,7 +22,7 @@ demo: tools ## Build weft, start a cluster, install weft by helm, show it at wor
 demo-down: tools ## Remove what the demo made, the cluster with it
 	$(XTASK) demo-down
 
-test: tools ## Every test that CI runs: test-unit, test-netns, e2e
+test: tools ## Every test that CI runs: test-unit, test-netns, test-lab, e2e
 	$(XTASK) test all
 
 test-unit: tools ## Tests without root, kernel or cluster
@@ -30,6 +30,9 @@ test-unit: tools ## Tests without root, kernel or cluster
 
 test-netns: tools ## Tests against this kernel, in network namespaces of their own (root)
 	$(XTASK) test netns
+
+test-lab: tools ## Tests of the lab itself (root; no lab may be up)
+	$(XTASK) test lab
 
 e2e: tools ## Tests against a running cluster (KUBECONFIG; default: the lab)
 	$(XTASK) test e2e

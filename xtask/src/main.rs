@@ -11,6 +11,7 @@
 mod bench;
 mod cluster;
 mod command;
+mod conformance;
 mod demo;
 mod generate;
 mod image;
@@ -43,6 +44,12 @@ enum Task {
     /// Speed and footprint on the lab: target/reports/bench.json.
     Bench {
         /// Further arguments of `weft-bench run`.
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
+    /// NetworkPolicy suite of upstream Kubernetes against the lab: target/reports/conformance.xml.
+    Conformance {
+        /// Further arguments of upstream's e2e.test.
         #[arg(last = true)]
         arguments: Vec<String>,
     },
@@ -90,6 +97,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Demo => demo::up(),
         Task::DemoDown => demo::down(),
         Task::Bench { arguments } => bench::run_on_lab(&arguments),
+        Task::Conformance { arguments } => conformance::suite(&arguments),
         Task::Image { arch } => image::build(arch).map(drop),
         Task::Install => install::run_in_lab(&image::build(image::Arch::host())?),
         Task::Gen { check } => generate::run(check),

@@ -120,7 +120,7 @@ fn go_tools(
 }
 
 /// Version of `module` in the text of a go.mod.
-fn version<'a>(go_mod: &'a str, module: &str) -> Result<&'a str> {
+pub(crate) fn version<'a>(go_mod: &'a str, module: &str) -> Result<&'a str> {
     go_mod
         .lines()
         .find_map(|line| {

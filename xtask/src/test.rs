@@ -23,9 +23,11 @@ pub(crate) enum Suite {
     Unit,
     /// Against this kernel, in network namespaces of its own.
     Netns,
+    /// The lab itself: comes up, goes down, leaves nothing. No lab may be up.
+    Lab,
     /// Against a running cluster.
     E2e,
-    /// All three, with a cluster made for it.
+    /// All of them, with a cluster made for it.
     All,
 }
 
@@ -37,6 +39,7 @@ pub(crate) fn run(suite: Suite, filter: &[String]) -> Result<()> {
     match suite {
         Suite::Unit => unit(filter),
         Suite::Netns => netns(filter),
+        Suite::Lab => lab(filter),
         Suite::E2e => e2e(filter),
         Suite::All => all(),
     }
@@ -77,6 +80,22 @@ fn netns(filter: &[String]) -> Result<()> {
     )
 }
 
+fn lab(filter: &[String]) -> Result<()> {
+    suite(
+        "lab",
+        &[
+            "--package",
+            "weft-lab",
+            "--locked",
+            "--no-fail-fast",
+            "--test",
+            "lifecycle",
+        ],
+        &["--ignored", "--test-threads=1"],
+        filter,
+    )
+}
+
 fn e2e(filter: &[String]) -> Result<()> {
     suite(
         "e2e",
@@ -91,6 +110,11 @@ fn all() -> Result<()> {
     unit(&[])?;
     netns(&[])?;
     let ours = !cluster::is_up();
+    if ours {
+        lab(&[])?;
+    } else {
+        println!("a lab is up and is used; its own tests need it to be down and are not run");
+    }
     let result = on_a_cluster(ours);
     if ours {
         println!("taking down the cluster that the tests started");
