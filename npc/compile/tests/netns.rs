@@ -1,0 +1,73 @@
+//! The kernel takes what the compiler writes, and holds it as it was meant: the rules of every
+//! case of the policy table, one after the other, in both variants of iptables.
+
+use std::collections::BTreeSet;
+
+use weft_netfilter::backend::{Backend, Iptables};
+use weft_netfilter::exec::{HostTools, Runner, Variant};
+use weft_netfilter::plan::Owner;
+use weft_netfilter::{Family, Ruleset, TableName};
+use weft_policy::cases;
+use weft_policy_compile::{NodeView, compile};
+use weft_testkit::netns::Netns;
+
+/// The rulesets of all moments of all cases, each with the clause it belongs to.
+fn rulesets() -> Vec<(&'static str, Ruleset)> {
+    let node = NodeView {
+        families: BTreeSet::from(Family::ALL),
+        blocks: cases::BLOCKS
+            .iter()
+            .map(|net| net.parse().expect("a network"))
+            .collect(),
+        gateways: cases::GATEWAYS
+            .iter()
+            .map(|ip| ip.parse().expect("an address"))
+            .collect(),
+        ..NodeView::default()
+    };
+    let mut rulesets: Vec<(&str, Ruleset)> = Vec::new();
+    for case in cases::all() {
+        case.play(|index, _, expectation| {
+            let ruleset = compile(&index.model(), &node);
+            if rulesets.last().is_none_or(|(_, last)| *last != ruleset) {
+                rulesets.push((expectation.line, ruleset));
+            }
+        });
+    }
+    rulesets
+}
+
+#[test]
+#[ignore = "needs root: own network namespaces"]
+fn the_kernel_holds_the_rules_of_every_case() {
+    let ns = Netns::new();
+    ns.run(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        runtime.block_on(async {
+            for variant in [Variant::Nft, Variant::Legacy] {
+                let tools = HostTools::probe(Runner::default(), variant)
+                    .await
+                    .expect("iptables works here");
+                let owner = Owner::new(&["WEFT-NPC"], "weft-npc-", &[TableName::Filter]);
+                let mut backend = Iptables::new(owner, tools);
+                let rulesets = rulesets();
+                assert!(rulesets.len() > 80, "only {} rulesets", rulesets.len());
+                for (line, ruleset) in rulesets {
+                    backend
+                        .sync(&ruleset)
+                        .await
+                        .unwrap_or_else(|e| panic!("{line}: {e}"));
+                    let drift = backend
+                        .verify(&ruleset)
+                        .await
+                        .unwrap_or_else(|e| panic!("{line}: {e}"));
+                    assert!(!drift.changed(), "{line}: read back as {}", drift.plan);
+                }
+                backend.sweep().await.expect("everything is removed");
+            }
+        });
+    });
+}
