@@ -1,5 +1,6 @@
 //! `cargo xtask lab`: arguments and output of the lab; the work is in `weft-lab`.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -155,10 +156,14 @@ pub(crate) fn run(arguments: Lab) -> anyhow::Result<()> {
 }
 
 fn print_status(lab: &weft_lab::Lab, json: bool) -> anyhow::Result<()> {
-    match (lab.status()?, json) {
-        (status, true) => println!("{}", serde_json::to_string_pretty(&status)?),
-        (Some(status), false) => print!("{status}"),
-        (None, false) => println!("no lab is up in this checkout"),
+    let text = match (lab.status()?, json) {
+        (status, true) => format!("{}\n", serde_json::to_string_pretty(&status)?),
+        (Some(status), false) => status.to_string(),
+        (None, false) => "no lab is up in this checkout\n".to_owned(),
+    };
+    match std::io::stdout().write_all(text.as_bytes()) {
+        // The reader (`head`, `grep -q`) has seen enough.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        result => Ok(result?),
     }
-    Ok(())
 }

@@ -66,13 +66,8 @@ fn create_in(hierarchy: &Path, names: &[&str]) -> anyhow::Result<()> {
             enable_controllers(&parent)?;
         }
         let child = parent.join(name);
-        if !child.exists() {
-            fs::create_dir(&child).or_else(|error| match error.kind() {
-                // Two nodes are made at once.
-                std::io::ErrorKind::AlreadyExists => Ok(()),
-                _ => Err(error),
-            })?;
-        }
+        // Not `create_dir` after a look: two nodes are made at once.
+        fs::create_dir_all(&child)?;
         // On v1 a new cpuset is empty, and no process can enter it.
         for file in ["cpuset.cpus", "cpuset.mems"] {
             let target = child.join(file);

@@ -64,15 +64,6 @@ impl Lab {
         programs::ensure(&self.layout, self.progress).map(drop)
     }
 
-    /// Builds the CNI plugins (`portmap`, `bandwidth`, `loopback`, `bridge`, `host-local`) if needed
-    /// and returns their directory.
-    ///
-    /// # Errors
-    /// A missing Go, a failed build.
-    pub fn cni_plugins(&self) -> anyhow::Result<PathBuf> {
-        programs::ensure_cni_plugins(&self.layout, self.progress)
-    }
-
     /// Starts a lab. Returns when every node has registered; nodes become Ready with a CNI.
     ///
     /// A lab that is up with the same options is left as it is.
@@ -180,6 +171,10 @@ impl Lab {
         }
         let names: Vec<String> = indexes.iter().map(|index| node_name(*index)).collect();
         self.wait_registered(&names)?;
+        let state = store.get();
+        for name in &names {
+            self.wait_healthy(&state, name, "kube-proxy")?;
+        }
         self.wait_service_accounts()
     }
 
@@ -222,7 +217,7 @@ impl Lab {
         underlay::default_routes(&node, &options)?;
 
         self.start_daemon(store, &name, "containerd")?;
-        node::wait_containerd(&self.layout, &node, &name)?;
+        node::wait_healthy(&self.layout, &node, &name, "containerd")?;
         for image in &images {
             node::import(&node, image).with_context(|| format!("{name}: {}", image.display()))?;
         }
@@ -233,6 +228,11 @@ impl Lab {
         let name = node_name(index);
         self.start_daemon(store, &name, "kubelet")?;
         self.start_daemon(store, &name, "kube-proxy")
+    }
+
+    /// Waits until a daemon of a node says that it is well.
+    fn wait_healthy(&self, state: &State, name: &str, process: &str) -> anyhow::Result<()> {
+        node::wait_healthy(&self.layout, &self.namespaces(state, name)?, name, process)
     }
 
     fn wait_registered(&self, names: &[String]) -> anyhow::Result<()> {
@@ -312,6 +312,7 @@ impl Lab {
         self.make_node(&store, &hub, &authority, index)
             .and_then(|()| self.start_kubernetes(&store, index))
             .and_then(|()| self.wait_registered(std::slice::from_ref(&name)))
+            .and_then(|()| self.wait_healthy(&store.get(), &name, "kube-proxy"))
             .with_context(|| {
                 format!("cannot add {name}; `cargo xtask lab remove-node {name}` removes its parts")
             })?;
@@ -416,14 +417,10 @@ impl Lab {
         self.start_daemon(&store, &member, process)?;
         match component {
             Component::ApiServer | Component::Etcd => control_plane::wait_ready(&self.layout),
-            Component::Containerd => {
-                node::wait_containerd(&self.layout, &self.namespaces(&state, &member)?, &member)
+            Component::Containerd | Component::Kubelet | Component::Proxy => {
+                self.wait_healthy(&state, &member, process)
             }
-            Component::ControllerManager
-            | Component::Scheduler
-            | Component::Kubelet
-            | Component::Proxy
-            | Component::Link => Ok(()),
+            Component::ControllerManager | Component::Scheduler | Component::Link => Ok(()),
         }
     }
 
@@ -537,14 +534,16 @@ fn in_parallel<T: Sync>(
             .iter()
             .map(|item| scope.spawn(move || work(item)))
             .collect();
-        threads
+        // All are waited for, also after an error: nobody works on in the background.
+        let results: Vec<anyhow::Result<()>> = threads
             .into_iter()
             .map(|thread| {
                 thread
                     .join()
                     .unwrap_or_else(|_| bail!("a thread of the lab panicked"))
             })
-            .fold(Ok(()), |first, next| first.and(next))
+            .collect();
+        results.into_iter().collect()
     })
 }
 

@@ -61,7 +61,11 @@ pub(crate) fn node_host(index: u8) -> u8 {
 
 /// A node's InternalIPs, IPv4 first.
 pub(crate) fn node_addresses(index: u8, families: Families) -> Vec<String> {
-    let host = node_host(index);
+    host_addresses(node_host(index), families)
+}
+
+/// Addresses of a host number, IPv4 first.
+pub(crate) fn host_addresses(host: u8, families: Families) -> Vec<String> {
     let mut addresses = vec![Ipv4Addr::new(172, 30, 0, host).to_string()];
     if families.has_v6() {
         addresses.push(v6(host).to_string());

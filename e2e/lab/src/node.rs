@@ -1,6 +1,8 @@
 //! A node: its file system view, its configuration files and its three daemons.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::time::Duration;
 
@@ -320,26 +322,50 @@ pub(crate) fn daemon(layout: &Layout, options: &Options, index: u8, process: &st
     }
 }
 
-/// Waits until a node's containerd answers.
-pub(crate) fn wait_containerd(
+/// Waits until a daemon of a node says that it is well.
+pub(crate) fn wait_healthy(
     layout: &Layout,
     node: &Namespaces,
     name: &str,
+    process: &str,
 ) -> anyhow::Result<()> {
-    let what = format!("{name}: containerd");
+    let what = format!("{name}: {process}");
     wait::until(
         &what,
         Duration::from_secs(60),
         Duration::from_millis(100),
         || {
-            node.run("ctr", &["--connect-timeout", "2s", "version"])
-                .map(drop)
-                .map_err(|error| {
-                    let log = layout.log(name, "containerd");
-                    format!("{error:#}\nend of {}:\n{}", log.display(), tail(&log, 10))
-                })
+            let answer = match process {
+                "containerd" => node
+                    .run("ctr", &["--connect-timeout", "2s", "version"])
+                    .map(drop),
+                // The ports of the kubelet's and kube-proxy's health endpoints.
+                "kubelet" => node.within(|| require_healthz(10248)),
+                _ => node.within(|| require_healthz(10256)),
+            };
+            answer.map_err(|error| {
+                let log = layout.log(name, process);
+                format!("{error:#}\nend of {}:\n{}", log.display(), tail(&log, 10))
+            })
         },
     )
+}
+
+/// Asks `/healthz` of the calling thread's network namespace.
+fn require_healthz(port: u16) -> anyhow::Result<()> {
+    let patience = Duration::from_secs(2);
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let context = || format!("http://{address}/healthz");
+    let mut stream = TcpStream::connect_timeout(&address, patience).with_context(context)?;
+    stream.set_read_timeout(Some(patience))?;
+    stream
+        .write_all(b"GET /healthz HTTP/1.0\r\n\r\n")
+        .with_context(context)?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).with_context(context)?;
+    let status = answer.lines().next().unwrap_or_default();
+    anyhow::ensure!(status.contains(" 200 "), "{} answers {status:?}", context());
+    Ok(())
 }
 
 /// Gives a node an image archive.

@@ -163,14 +163,6 @@ pub(crate) fn ensure(layout: &Layout, progress: Progress) -> anyhow::Result<Prog
     Ok(Programs { directories })
 }
 
-/// Builds the CNI plugins alone and returns their directory.
-pub(crate) fn ensure_cni_plugins(layout: &Layout, progress: Progress) -> anyhow::Result<PathBuf> {
-    let _lock = lock(layout, progress)?;
-    let unit = GO_UNITS.iter().find(|unit| unit.name == CNI_PLUGINS);
-    unit.context("the table of programs has no CNI plugins")?
-        .ensure(layout, progress, "")
-}
-
 fn lock(layout: &Layout, progress: Progress) -> anyhow::Result<Lock> {
     wait_lock(
         layout.cache(),

@@ -8,7 +8,9 @@ use serde::Serialize;
 
 use crate::control_plane;
 use crate::layout::Layout;
-use crate::network::{API_PORT, API_SERVER, HUB, OUTSIDE, node_addresses};
+use crate::network::{
+    API_PORT, API_SERVER, HUB, HUB_HOST, OUTSIDE, OUTSIDE_HOST, host_addresses, node_host,
+};
 use crate::node;
 use crate::state::{Phase, State, key};
 
@@ -150,9 +152,10 @@ impl fmt::Display for Status {
 /// Looks at every recorded process, and at the Node objects if the API server answers.
 pub(crate) fn of(layout: &Layout, state: &State) -> Status {
     let mut members = vec![member(state, HUB, control_plane::PROCESSES)];
-    members[0].addresses = vec![API_SERVER.to_string()];
+    let families = state.options.families;
+    members[0].addresses = host_addresses(HUB_HOST, families);
     members.push(MemberStatus {
-        addresses: vec!["172.30.0.200".to_owned()],
+        addresses: host_addresses(OUTSIDE_HOST, families),
         ..member(state, OUTSIDE, &[])
     });
     let server = key(HUB, "kube-apiserver");
@@ -165,10 +168,13 @@ pub(crate) fn of(layout: &Layout, state: &State) -> Status {
     } else {
         BTreeMap::new()
     };
-    for (name, index) in &state.nodes {
+    // n10 stands behind n9, not behind n1.
+    let mut nodes: Vec<_> = state.nodes.iter().collect();
+    nodes.sort_by_key(|(_, index)| **index);
+    for (name, index) in nodes {
         let link = state.stopped.contains(&key(name, "link"));
         members.push(MemberStatus {
-            addresses: node_addresses(*index, state.options.families),
+            addresses: host_addresses(node_host(*index), families),
             link: Some(if link {
                 ProcessStatus::Stopped
             } else {
