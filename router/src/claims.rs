@@ -1,0 +1,127 @@
+//! The node's side of the two-phase claim: Pending blocks of this Node become Confirmed, by
+//! compare-and-swap, with the Node's UID and the epoch.
+
+use std::{sync::Arc, time::Duration};
+
+use kube::{
+    Api, Client, ResourceExt,
+    api::{Patch, PatchParams},
+};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use weft_crds::{BlockPhase, IPBlock};
+use weft_ipam::claim::{BlockView, Claim, NodeRef, Phase, confirm};
+
+use crate::{clock, shared::Shared};
+
+/// How often usage is reported, at most; and how often a failed claim is tried again.
+const REPORT: Duration = Duration::from_secs(30);
+const RETRY: Duration = Duration::from_secs(2);
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// Confirms until `token` is cancelled.
+pub(crate) async fn run(shared: Arc<Shared>, client: Client, token: CancellationToken) {
+    let api: Api<IPBlock> = Api::all(client);
+    if !shared.stores.ready().await {
+        return;
+    }
+    let mut report_at = tokio::time::Instant::now() + REPORT;
+    loop {
+        let report = tokio::time::Instant::now() >= report_at;
+        if report {
+            report_at = tokio::time::Instant::now() + REPORT;
+        }
+        let pause = if pass(&shared, &api, report).await {
+            REPORT
+        } else {
+            RETRY
+        };
+        let changed = shared.stores.changed.notified();
+        tokio::select! {
+            () = token.cancelled() => return,
+            () = changed => tokio::time::sleep(Duration::from_millis(20)).await,
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+async fn pass(shared: &Shared, api: &Api<IPBlock>, report: bool) -> bool {
+    let Some(node) = shared.stores.node.state().into_iter().next() else {
+        return false;
+    };
+    let me = NodeRef {
+        name: shared.args.node_name.clone(),
+        uid: node.uid().unwrap_or_default(),
+    };
+    let mut complete = true;
+    for block in shared.stores.blocks.state() {
+        let Some(view) = view(&block) else {
+            tracing::warn!(
+                block = block.name_any(),
+                "The CIDR of a block cannot be read"
+            );
+            continue;
+        };
+        let used = shared
+            .ipam()
+            .counts(clock::now())
+            .get(&view.cidr)
+            .map_or(0, |c| c.used);
+        let epoch = match confirm(&view, &me) {
+            Claim::Confirm { epoch } => epoch,
+            Claim::Held if report && used != view.used => view.epoch,
+            Claim::Held | Claim::Ignore => continue,
+            Claim::Fenced => {
+                tracing::warn!(
+                    block = block.name_any(),
+                    "Block belongs to another Node of our name"
+                );
+                continue;
+            }
+        };
+        let status = serde_json::json!({
+            "metadata": {"resourceVersion": block.resource_version()},
+            "status": {"phase": BlockPhase::Confirmed, "nodeUID": me.uid, "epoch": epoch, "used": used},
+        });
+        let name = block.name_any();
+        let params = PatchParams::default();
+        let patch = Patch::Merge(&status);
+        let write = api.patch_status(&name, &params, &patch);
+        match timeout(LIMIT, write).await {
+            Ok(Ok(_)) => tracing::info!(block = name, epoch, used, "Block confirmed"),
+            // Somebody was faster: the watch brings the new version and we decide again.
+            Ok(Err(kube::Error::Api(e))) if e.code == 409 => complete = false,
+            Ok(Err(error)) => {
+                tracing::warn!(block = name, %error, "Cannot confirm a block");
+                complete = false;
+            }
+            Err(_) => {
+                tracing::warn!(block = name, "No answer to the confirmation of a block");
+                complete = false;
+            }
+        }
+    }
+    complete
+}
+
+fn view(block: &IPBlock) -> Option<BlockView> {
+    let status = block.status.clone().unwrap_or_default();
+    Some(BlockView {
+        cidr: block.spec.cidr.parse().ok()?,
+        pool: block.spec.pool.clone(),
+        node: NodeRef {
+            name: block.spec.node.name.clone(),
+            uid: block.spec.node.uid.clone(),
+        },
+        epoch: block.spec.epoch,
+        phase: match status.phase {
+            BlockPhase::Pending => Phase::Pending,
+            BlockPhase::Confirmed => Phase::Confirmed,
+            BlockPhase::Releasing => Phase::Releasing,
+        },
+        confirmed_uid: status.node_uid,
+        confirmed_epoch: status.epoch,
+        deleting: block.metadata.deletion_timestamp.is_some(),
+        used: status.used,
+    })
+}

@@ -1,0 +1,161 @@
+//! `weft-router cleanup`: everything of ours off the node.
+//!
+//! Idempotent; goes on past errors and returns all of them. While host ends of pods of ours remain,
+//! the runtime still has to tear sandboxes down: conflist, plugin and state stay, a marker says so,
+//! and the plugin's last DEL removes the rest.
+
+use std::{fs, io, path::Path};
+
+use weft_crds::NodeConfig;
+use weft_netfilter::Ruleset;
+use weft_netlink::{Kernel, Netlink, Step};
+use weft_socket::{CONFLIST, UNINSTALLED_MARKER};
+
+use crate::{args::CleanupArgs, exec, kernel::RuleTable};
+
+/// Removes everything of ours.
+///
+/// # Errors
+/// All that could not be removed, one line each.
+pub async fn cleanup(args: &CleanupArgs) -> anyhow::Result<()> {
+    let mut problems: Vec<String> = Vec::new();
+    let paths = &args.paths;
+    let config: NodeConfig = fs::read_to_string(&paths.config)
+        .ok()
+        .and_then(|text| serde_json::from_str(&text).ok())
+        .unwrap_or_default();
+
+    let ipv6 = paths.sysctl_dir.join("ipv6").is_dir();
+    let mut rules = RuleTable::new(config.network.policy.iptables_variant, ipv6);
+    if let Err(error) = rules.remove().await {
+        problems.push(error);
+    }
+    if let Err(error) = exec::run(
+        "nft",
+        &["-f", "-"],
+        "add table bridge weft\ndelete table bridge weft\n",
+    )
+    .await
+    {
+        problems.push(error.to_string());
+    }
+
+    let pods_remain = match links(&config.cluster_id, &mut problems).await {
+        Ok(pods) => pods,
+        Err(error) => {
+            problems.push(error);
+            // Unknown means in use.
+            true
+        }
+    };
+    let marker = marker(&paths.state_dir);
+    if pods_remain {
+        let written = fs::create_dir_all(&paths.state_dir)
+            .and_then(|()| fs::write(&marker, format!("{}\n", host_conf_dir(&config))));
+        match written {
+            Ok(()) => tracing::info!(
+                "Pods of ours remain: their last DEL removes plugin and configuration"
+            ),
+            Err(e) => problems.push(format!("cannot write {}: {e}", marker.display())),
+        }
+    } else {
+        for path in [
+            paths.cni_conf_dir.join(CONFLIST),
+            args.bin_dir.join("weft-cni"),
+        ] {
+            gone(&path, |p| fs::remove_file(p), &mut problems);
+        }
+        empty(&paths.state_dir, &mut problems);
+    }
+    empty(&paths.run_dir, &mut problems);
+    if problems.is_empty() {
+        Ok(())
+    } else {
+        Err(anyhow::anyhow!(
+            "not everything could be removed:\n{}",
+            problems.join("\n")
+        ))
+    }
+}
+
+/// Deletes fabric links; answers whether pod links remain. Without a cluster id (the configuration
+/// is gone) every link with an alias of weft counts.
+async fn links(cluster_id: &str, problems: &mut Vec<String>) -> Result<bool, String> {
+    let kernel = Kernel::connect().map_err(|e| format!("cannot open a netlink socket: {e}"))?;
+    let network = kernel.dump().await.map_err(|e| e.to_string())?;
+    let mut pods = false;
+    for (name, link) in &network.links {
+        let Some((cluster, what)) = link
+            .alias
+            .strip_prefix("weft/")
+            .and_then(|rest| rest.split_once('/'))
+        else {
+            continue;
+        };
+        if !cluster_id.is_empty() && cluster != cluster_id {
+            continue;
+        }
+        if what == "fabric" {
+            match kernel.apply(&Step::DeleteLink(name.clone())).await {
+                Ok(()) => tracing::info!(link = %name, "Deleted"),
+                // A veth's other end took it along.
+                Err(e) if e.errno == Some(nix::errno::Errno::ENODEV as i32) => {}
+                Err(e) => problems.push(e.to_string()),
+            }
+        } else {
+            pods = true;
+        }
+    }
+    Ok(pods)
+}
+
+fn marker(state_dir: &Path) -> std::path::PathBuf {
+    let name = Path::new(UNINSTALLED_MARKER).file_name();
+    state_dir.join(name.unwrap_or_default())
+}
+
+/// The directory as the plugin sees it, which runs on the host.
+fn host_conf_dir(config: &NodeConfig) -> &str {
+    &config.network.cni.conf_dir
+}
+
+fn gone(path: &Path, remove: impl Fn(&Path) -> io::Result<()>, problems: &mut Vec<String>) {
+    match remove(path) {
+        Ok(()) => tracing::info!(path = %path.display(), "Removed"),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => problems.push(format!("cannot remove {}: {e}", path.display())),
+    }
+}
+
+/// Empties a directory of ours; it may be a mount point, which cannot be removed itself.
+fn empty(dir: &Path, problems: &mut Vec<String>) {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return,
+        Err(e) => {
+            problems.push(format!("cannot read {}: {e}", dir.display()));
+            return;
+        }
+    };
+    for entry in entries.flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            gone(&path, |p| fs::remove_dir_all(p), problems);
+        } else {
+            gone(&path, |p| fs::remove_file(p), problems);
+        }
+    }
+}
+
+impl RuleTable {
+    /// Takes all chains, jumps and sets of the router away.
+    async fn remove(&mut self) -> Result<(), String> {
+        let nothing = Ruleset {
+            tables: weft_netfilter::Family::ALL
+                .into_iter()
+                .map(|family| (family, weft_netfilter::Table::default()))
+                .collect(),
+        };
+        self.apply(&nothing, true).await.map(drop)
+    }
+}

@@ -1,0 +1,123 @@
+//! Makes the kernel hold a [`Fabric`]: dump, compare, apply, for each of the four places it lives
+//! in. Knows no Kubernetes; works in whatever network namespace it was made in.
+
+mod ports;
+mod rules;
+mod sysctl;
+
+use std::path::PathBuf;
+
+use weft_fabric::Fabric;
+use weft_netlink::{Foreign, Netlink, Network, Owner, diff};
+
+pub use ports::PortTable;
+pub use rules::RuleTable;
+pub use sysctl::Settings;
+
+/// What one pass did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Every change, as printed.
+    pub changes: Vec<String>,
+    /// Devices in the way.
+    pub foreign: Vec<Foreign>,
+    /// What failed; the rest was done.
+    pub problems: Vec<String>,
+}
+
+impl Outcome {
+    /// The kernel holds the fabric.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.foreign.is_empty() && self.problems.is_empty()
+    }
+}
+
+/// The kernel's side of the fabric.
+pub struct Applier<N> {
+    netlink: N,
+    owner: Owner,
+    settings: Settings,
+    ports: PortTable,
+    rules: RuleTable,
+}
+
+impl<N: Netlink> Applier<N> {
+    /// For the cluster with this id, with kernel settings below `sysctl_dir`.
+    #[must_use]
+    pub fn new(netlink: N, cluster_id: &str, sysctl_dir: PathBuf, rules: RuleTable) -> Self {
+        Self {
+            netlink,
+            owner: Owner::new(cluster_id),
+            settings: Settings::new(sysctl_dir),
+            ports: PortTable::default(),
+            rules,
+        }
+    }
+
+    /// What is there.
+    ///
+    /// # Errors
+    /// Netlink refused.
+    pub async fn observe(&self) -> Result<Network, weft_netlink::Error> {
+        self.netlink.dump().await
+    }
+
+    /// Whose links are ours.
+    #[must_use]
+    pub fn owner(&self) -> &Owner {
+        &self.owner
+    }
+
+    /// Bridged packets can pass iptables here.
+    #[must_use]
+    pub fn has_bridge_netfilter(&self) -> bool {
+        self.settings.has_bridge_netfilter()
+    }
+
+    /// Makes the kernel hold `fabric`. `verify`: also read back rules and tables that are believed
+    /// to be right. Goes on past errors and returns all of them.
+    ///
+    /// Pods are closed by the port table before a device exists; devices come before settings,
+    /// which name them.
+    pub async fn apply(&mut self, fabric: &Fabric, verify: bool) -> Outcome {
+        let mut outcome = Outcome::default();
+        match self.ports.apply(&fabric.ports, verify).await {
+            Ok(Some(change)) => outcome.changes.push(change),
+            Ok(None) => {}
+            Err(e) => outcome.problems.push(e.to_string()),
+        }
+        match self.rules.apply(&fabric.rules, verify).await {
+            Ok(changes) => outcome.changes.extend(changes),
+            Err(e) => outcome.problems.push(e),
+        }
+        self.devices(fabric, &mut outcome).await;
+        for sysctl in &fabric.sysctls {
+            match self.settings.apply(sysctl) {
+                Ok(Some(change)) => outcome.changes.push(change),
+                Ok(None) => {}
+                Err(e) if sysctl.required => outcome.problems.push(e.to_string()),
+                Err(e) => tracing::debug!(error = %e, "Kernel setting left as it is"),
+            }
+        }
+        outcome
+    }
+
+    async fn devices(&self, fabric: &Fabric, outcome: &mut Outcome) {
+        let observed = match self.netlink.dump().await {
+            Ok(network) => network,
+            Err(e) => {
+                outcome.problems.push(e.to_string());
+                return;
+            }
+        };
+        let plan = diff(&observed, &fabric.devices, &self.owner);
+        outcome.foreign = plan.foreign;
+        for step in &plan.steps {
+            match self.netlink.apply(step).await {
+                Ok(()) => outcome.changes.push(step.to_string()),
+                Err(e) => outcome.problems.push(e.to_string()),
+            }
+        }
+    }
+}

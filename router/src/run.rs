@@ -1,0 +1,269 @@
+//! `weft-router run`: puts the tasks together.
+
+use std::{fmt::Write, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use axum::{Router, extract::Query, routing::get};
+use kube::Client;
+use prometheus_client::registry::Registry;
+use serde::Deserialize;
+use tokio::{sync::mpsc, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+use weft_crds::NodeConfig;
+use weft_netlink::Kernel;
+use weft_runtime::{
+    health::Health,
+    http::{self, Listen},
+    shutdown,
+};
+
+use crate::{
+    args::RunArgs,
+    attach, claims, clock, heartbeat, ipam,
+    kernel::{Applier, RuleTable},
+    metrics::Metrics,
+    report, server,
+    shared::Shared,
+    stores::Stores,
+    sync::Sync,
+};
+
+/// Runs the router until a signal. What was built stays.
+///
+/// # Errors
+/// The configuration cannot be read, the API client cannot be made, or a task that must not end
+/// ended.
+pub async fn run(args: RunArgs) -> anyhow::Result<()> {
+    let token = shutdown::token()?;
+    let path = args.paths.config.display().to_string();
+    let text = std::fs::read_to_string(&args.paths.config)
+        .with_context(|| format!("cannot read the configuration {path}"))?;
+    let config: NodeConfig = serde_json::from_str(&text)
+        .with_context(|| format!("the configuration {path} is not what the operator renders"))?;
+    anyhow::ensure!(
+        !config.cluster_id.is_empty(),
+        "the configuration {path} has no clusterId; the operator renders it"
+    );
+    let client = Client::try_default()
+        .await
+        .context("cannot find the API server: no kubeconfig and no service account")?;
+    for dir in [&args.paths.state_dir, &args.paths.run_dir] {
+        std::fs::create_dir_all(dir)
+            .with_context(|| format!("cannot make the directory {}", dir.display()))?;
+    }
+
+    let mut registry = Registry::default();
+    let metrics = Metrics::new(&mut registry);
+    let registry = Arc::new(registry);
+    let health = Health::new(&["fabric"]);
+    let mut watches = JoinSet::new();
+    let stores = Stores::start(&client, &args.node_name, &mut watches);
+    let (allocator, start) = ipam::open(&args.paths.state_dir, &config.cluster_id, &args.node_name);
+    let (kicks, inbox) = mpsc::channel(64);
+    let ipv6 = args.paths.sysctl_dir.join("ipv6").is_dir();
+    let rules = RuleTable::new(config.network.policy.iptables_variant, ipv6);
+    let kernel = Kernel::connect().context("cannot open a netlink socket")?;
+    let applier = Applier::new(
+        kernel,
+        &config.cluster_id,
+        args.paths.sysctl_dir.clone(),
+        rules,
+    );
+    let shared = Arc::new(Shared::new(args, config, stores, kicks, metrics, allocator));
+    let sync = Sync {
+        shared: Arc::clone(&shared),
+        applier,
+        kicks: inbox,
+        start: Some(start),
+        health: health.clone(),
+    };
+
+    let mut tasks: JoinSet<anyhow::Result<&'static str>> = JoinSet::new();
+    let named = |name: &'static str| move |()| name;
+    tasks.spawn({
+        let token = token.clone();
+        async move { sync.run(token).await.map(named("sync")) }
+    });
+    tasks.spawn({
+        let (shared, token) = (Arc::clone(&shared), token.clone());
+        async move {
+            Ok(server::serve(shared, token)
+                .await
+                .map(named("router.sock"))?)
+        }
+    });
+    tasks.spawn({
+        let (shared, client, token) = (Arc::clone(&shared), client.clone(), token.clone());
+        async move { Ok(named("claims")(claims::run(shared, client, token).await)) }
+    });
+    tasks.spawn({
+        let (shared, client, token) = (Arc::clone(&shared), client, token.clone());
+        async move { Ok(named("report")(report::run(shared, client, token).await)) }
+    });
+    tasks.spawn({
+        let (shared, token) = (Arc::clone(&shared), token.clone());
+        async move { Ok(named("npc")(report::watch_npc(shared, token).await)) }
+    });
+    tasks.spawn({
+        let (shared, token) = (Arc::clone(&shared), token.clone());
+        async move { heartbeat::run(shared, token).await.map(named("heartbeat")) }
+    });
+    tasks.spawn({
+        let (shared, token) = (Arc::clone(&shared), token.clone());
+        async move { Ok(named("housekeeping")(housekeeping(shared, token).await)) }
+    });
+    for (name, address, page) in [
+        ("status", shared.args.status_address, status_page(&shared)),
+        ("metrics", shared.args.metrics_address, Router::new()),
+    ] {
+        let routes = page.merge(http::routes(health.clone(), Arc::clone(&registry)));
+        let token = token.clone();
+        tasks.spawn(async move {
+            Ok(http::serve(Listen::Tcp(address), routes, token)
+                .await
+                .map(named(name))?)
+        });
+    }
+
+    let mut result = Ok(());
+    while let Some(ended) = tasks.join_next().await {
+        let ended = ended
+            .context("a task of the router panicked")
+            .and_then(|e| e);
+        match ended {
+            Ok(name) if token.is_cancelled() => tracing::debug!(name, "Task ended"),
+            Ok(name) => {
+                result = Err(anyhow::anyhow!("the task {name} ended by itself"));
+                token.cancel();
+            }
+            Err(error) => {
+                tracing::error!(%error, "Task failed, the router stops");
+                if result.is_ok() {
+                    result = Err(error);
+                }
+                token.cancel();
+            }
+        }
+    }
+    watches.abort_all();
+    result
+}
+
+/// What must be looked at from time to time.
+async fn housekeeping(shared: Arc<Shared>, token: CancellationToken) {
+    if !shared.stores.ready().await {
+        return;
+    }
+    let mut tick = tokio::time::interval(Duration::from_secs(10));
+    loop {
+        tokio::select! {
+            () = token.cancelled() => return,
+            _ = tick.tick() => {}
+        }
+        // Not before the log and the kernel were compared: a release must find its reservation.
+        if shared.view.borrow().node_uid.is_empty() {
+            continue;
+        }
+        attach::replay_tombstones(&shared).await;
+        let pending = tokio::task::block_in_place(|| shared.ipam().flush_if_pending());
+        if let weft_ipam::node::Durability::Pending(error) = pending {
+            tracing::warn!(%error, "The address log cannot be written; ADD is refused");
+        }
+        if let Ok(arp) = std::fs::read_to_string("/proc/thread-self/net/arp") {
+            shared
+                .metrics
+                .neighbours(arp.lines().count().saturating_sub(1));
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Format {
+    format: Option<String>,
+}
+
+fn status_page(shared: &Arc<Shared>) -> Router {
+    let shared = Arc::clone(shared);
+    Router::new().route(
+        "/status",
+        get(async move |Query(query): Query<Format>| {
+            if query.format.as_deref() == Some("json") {
+                status_json(&shared).to_string()
+            } else {
+                status_text(&shared)
+            }
+        }),
+    )
+}
+
+fn status_json(shared: &Shared) -> serde_json::Value {
+    let view = shared.view.borrow().clone();
+    let counts = shared.ipam().counts(clock::now());
+    serde_json::json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "node": shared.args.node_name,
+        "fabric": view.fabric,
+        "policy": view.policy,
+        "underlay": view.underlay,
+        "mtu": view.mtu,
+        "bridgeMAC": view.bridge_mac.map(|m| m.to_string()),
+        "gateways": view.gateways,
+        "pools": view.pools,
+        "blocks": counts.iter().map(|(cidr, c)| serde_json::json!({
+            "cidr": cidr, "used": c.used, "cooling": c.cooling, "free": c.free,
+        })).collect::<Vec<_>>(),
+        "peersGeneration": view.generation,
+        "peers": view.peers,
+        "unreachablePeers": view.unreachable,
+        "endpoints": server::endpoints(shared).endpoints,
+    })
+}
+
+fn status_text(shared: &Shared) -> String {
+    let view = shared.view.borrow().clone();
+    let mut text = String::new();
+    let word = |ok| if ok { "ready" } else { "not ready" };
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "        Version: {}", env!("CARGO_PKG_VERSION"));
+    let _ = writeln!(text, "           Node: {}", shared.args.node_name);
+    let _ = writeln!(
+        text,
+        "         Fabric: {} ({})",
+        word(view.fabric.ok),
+        view.fabric.message
+    );
+    let _ = writeln!(
+        text,
+        "         Policy: {} ({})",
+        word(view.policy.ok),
+        view.policy.message
+    );
+    let _ = writeln!(
+        text,
+        "       Underlay: {:?}, MTU of pods {:?}",
+        view.underlay, view.mtu
+    );
+    let _ = writeln!(text, "        Gateway: {:?}", view.gateways);
+    let _ = writeln!(
+        text,
+        "          Peers: {} ({} unreachable: {:?})",
+        view.peers.len(),
+        view.unreachable.len(),
+        view.unreachable
+    );
+    for (cidr, c) in shared.ipam().counts(clock::now()) {
+        let _ = writeln!(
+            text,
+            "          Block: {cidr} ({} used, {} resting, {} free)",
+            c.used, c.cooling, c.free
+        );
+    }
+    for e in server::endpoints(shared).endpoints {
+        let _ = writeln!(
+            text,
+            "            Pod: {}/{} {:?} {}",
+            e.pod.namespace, e.pod.name, e.addresses, e.host_ifname
+        );
+    }
+    text
+}

@@ -1,0 +1,149 @@
+//! What the router watches: its own objects, the pools, the peers, the pods of its node.
+
+use std::{fmt::Debug, hash::Hash, sync::Arc};
+
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    core::PartialObjectMeta,
+    runtime::{
+        WatchStreamExt,
+        reflector::{self, Store},
+        watcher::{self, watcher},
+    },
+};
+use serde::de::DeserializeOwned;
+use tokio::{sync::Notify, task::JoinSet};
+use weft_crds::{IPBlock, IPPool, PeerSlice, WeftNode};
+
+/// Snapshots of everything watched. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Stores {
+    pub(crate) node: Store<Node>,
+    pub(crate) weft_node: Store<WeftNode>,
+    pub(crate) blocks: Store<IPBlock>,
+    pub(crate) slices: Store<PeerSlice>,
+    pub(crate) pools: Store<IPPool>,
+    pub(crate) pods: Store<Pod>,
+    pub(crate) namespaces: Store<PartialObjectMeta<Namespace>>,
+    /// Something that a sync depends on changed.
+    pub(crate) changed: Arc<Notify>,
+    /// A pod of this node was seen.
+    pub(crate) pods_changed: Arc<Notify>,
+}
+
+impl Stores {
+    /// Starts all watches on `tasks`.
+    pub(crate) fn start(client: &Client, node: &str, tasks: &mut JoinSet<()>) -> Self {
+        let changed = Arc::new(Notify::new());
+        let pods_changed = Arc::new(Notify::new());
+        let own = watcher::Config::default().fields(&format!("metadata.name={node}"));
+        let on_node = watcher::Config::default().fields(&format!("spec.nodeName={node}"));
+        let granted = watcher::Config::default().fields(&format!("spec.node.name={node}"));
+        let all = watcher::Config::default;
+        let api = || client.clone();
+        Self {
+            node: watch(Api::all(api()), own.clone(), &changed, tasks, prune_node),
+            weft_node: watch(Api::all(api()), own, &changed, tasks, |_| {}),
+            blocks: watch(Api::all(api()), granted, &changed, tasks, |_| {}),
+            slices: watch(Api::all(api()), all(), &changed, tasks, |_| {}),
+            pools: watch(Api::all(api()), all(), &changed, tasks, |_| {}),
+            pods: watch(Api::all(api()), on_node, &pods_changed, tasks, prune_pod),
+            namespaces: watch(Api::all(api()), all(), &pods_changed, tasks, |m| {
+                m.metadata.managed_fields = None
+            }),
+            changed,
+            pods_changed,
+        }
+    }
+
+    /// Waits until every first list arrived (I5). `false`: a watch ended, which means shutdown.
+    pub(crate) async fn ready(&self) -> bool {
+        self.node.wait_until_ready().await.is_ok()
+            && self.weft_node.wait_until_ready().await.is_ok()
+            && self.blocks.wait_until_ready().await.is_ok()
+            && self.slices.wait_until_ready().await.is_ok()
+            && self.pools.wait_until_ready().await.is_ok()
+            && self.pods.wait_until_ready().await.is_ok()
+            && self.namespaces.wait_until_ready().await.is_ok()
+    }
+
+    /// The pod with this UID. A static pod is known by its mirror's annotation.
+    pub(crate) fn pod(&self, namespace: &str, name: &str, uid: &str) -> Option<Arc<Pod>> {
+        self.pods.find(|p| {
+            p.name_any() == name
+                && p.namespace().as_deref() == Some(namespace)
+                && (p.uid().as_deref() == Some(uid)
+                    || p.annotations()
+                        .get("kubernetes.io/config.hash")
+                        .is_some_and(|hash| hash == uid))
+        })
+    }
+}
+
+fn watch<K>(
+    api: Api<K>,
+    config: watcher::Config,
+    changed: &Arc<Notify>,
+    tasks: &mut JoinSet<()>,
+    prune: fn(&mut K),
+) -> Store<K>
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+    K::DynamicType: Eq + Hash + Clone + Default + Unpin + Send + Sync,
+{
+    let (store, writer) = reflector::store();
+    let stream = watcher(api, config)
+        .default_backoff()
+        .modify(prune)
+        .reflect(writer);
+    follow(
+        stream,
+        Arc::clone(changed),
+        tasks,
+        K::kind(&K::DynamicType::default()).into_owned(),
+    );
+    store
+}
+
+fn follow<K: 'static>(
+    stream: impl futures::Stream<Item = watcher::Result<watcher::Event<K>>> + Send + 'static,
+    changed: Arc<Notify>,
+    tasks: &mut JoinSet<()>,
+    kind: String,
+) where
+    K: Send,
+{
+    tasks.spawn(async move {
+        let mut stream = std::pin::pin!(stream);
+        while let Some(event) = stream.next().await {
+            match event {
+                Ok(_) => changed.notify_waiters(),
+                Err(error) => tracing::warn!(kind, %error, "Watch failed, trying again"),
+            }
+            changed.notify_one();
+        }
+    });
+}
+
+/// Only what is read stays in memory.
+fn prune_pod(pod: &mut Pod) {
+    pod.metadata.managed_fields = None;
+    pod.spec = None;
+    if let Some(status) = &mut pod.status {
+        let ips = status.pod_ips.take();
+        *status = k8s_openapi::api::core::v1::PodStatus {
+            pod_ips: ips,
+            ..Default::default()
+        };
+    }
+}
+
+fn prune_node(node: &mut Node) {
+    node.metadata.managed_fields = None;
+    if let Some(status) = &mut node.status {
+        status.images = None;
+        status.conditions = None;
+    }
+}

@@ -1,0 +1,283 @@
+//! The sync loop: one task owns the kernel's side.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+use weft_fabric::{Fabric, device_mac, fabric, names::WEAVE};
+use weft_ipam::node::{Durability, Start};
+use weft_netlink::{Events, Kernel, Network};
+use weft_runtime::{backoff::Backoff, health::Health};
+
+use crate::{
+    clock, conflist, input, ipam,
+    kernel::{Applier, Outcome},
+    shared::{Kick, Shared},
+    view::{Verdict, View},
+};
+
+/// Events come in bursts (a pod is a dozen).
+const CALM: Duration = Duration::from_millis(50);
+/// Rules and tables give no event that we listen to: read back so often.
+const VERIFY: Duration = Duration::from_secs(5);
+
+/// The loop's own state.
+pub(crate) struct Sync {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) applier: Applier<Kernel>,
+    pub(crate) kicks: mpsc::Receiver<Kick>,
+    pub(crate) start: Option<Start>,
+    pub(crate) health: Health,
+}
+
+impl Sync {
+    /// Runs until `token` is cancelled. What is in the kernel stays.
+    pub(crate) async fn run(mut self, token: CancellationToken) -> anyhow::Result<()> {
+        let pulse = self.health.heartbeat("sync", Duration::from_secs(120));
+        tokio::select! {
+            () = token.cancelled() => return Ok(()),
+            ready = self.shared.stores.ready() => anyhow::ensure!(ready, "a watch of the API ended"),
+        }
+        tracing::info!("First lists are here");
+        let mut events = Events::subscribe()?;
+        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
+        let mut verify_at = Instant::now();
+        let mut retry_at: Option<Instant> = None;
+        let mut waiting: Vec<Kick> = vec![None];
+        loop {
+            if waiting.is_empty() {
+                let wake = retry_at.map_or(verify_at, |at| at.min(verify_at));
+                let mut calm = true;
+                tokio::select! {
+                    () = token.cancelled() => return Ok(()),
+                    kick = self.kicks.recv() => {
+                        let Some(kick) = kick else { return Ok(()) };
+                        waiting.push(kick);
+                        calm = false;
+                    }
+                    () = self.shared.stores.changed.notified() => {}
+                    alive = events.changed() => if !alive { events = Events::subscribe()?; },
+                    () = sleep_until(wake) => {}
+                }
+                if calm {
+                    // An ADD does not wait for the others to calm down.
+                    tokio::select! {
+                        () = sleep(CALM) => {}
+                        kick = self.kicks.recv() => waiting.extend(kick),
+                    }
+                }
+            }
+            while let Ok(kick) = self.kicks.try_recv() {
+                waiting.push(kick);
+            }
+            pulse.beat();
+            let asked: Vec<Kick> = std::mem::take(&mut waiting);
+            let begin = Instant::now();
+            let verify = begin >= verify_at;
+            let result = self.pass(verify).await;
+            self.shared.metrics.sync(begin.elapsed(), result.is_ok());
+            if verify {
+                verify_at = Instant::now() + VERIFY;
+            }
+            retry_at = match &result {
+                Ok(()) => {
+                    backoff.reset();
+                    None
+                }
+                Err(why) => {
+                    tracing::warn!(why, "Sync incomplete, trying again");
+                    Some(Instant::now() + backoff.next(weft_runtime::backoff::random()))
+                }
+            };
+            for done in asked.into_iter().flatten() {
+                let _ = done.send(result.clone());
+            }
+        }
+    }
+
+    /// One pass: what shall be, what is, make it so, say so.
+    async fn pass(&mut self, verify: bool) -> Result<(), String> {
+        let observed = self.applier.observe().await.map_err(|e| e.to_string())?;
+        self.take_up(&observed);
+        self.grant();
+        let result = self.decide_and_apply(&observed, verify).await;
+        let config = &self.shared.config;
+        match result {
+            Ok(done) => {
+                let complete = done.outcome.is_complete();
+                let verdict = verdict(&done);
+                let problem = (!complete).then(|| verdict.message.clone());
+                self.publish(verdict, &done);
+                if self.shared.view.borrow().fabric.ok {
+                    conflist::write(
+                        &self.shared.args.paths,
+                        config,
+                        !self.shared.view.borrow().blocks.is_empty(),
+                    );
+                }
+                // A foreign device is waited out, not an error to be retried every moment.
+                match problem {
+                    Some(why) => Err(why),
+                    None => Ok(()),
+                }
+            }
+            Err(verdict) => {
+                let why = format!("{}: {}", verdict.reason, verdict.message);
+                self.shared.update(|view| view.fabric = verdict);
+                self.health_of(&why);
+                Err(why)
+            }
+        }
+    }
+
+    /// First pass only: what the kernel shows and the log does not know.
+    fn take_up(&mut self, observed: &Network) {
+        let Some(start) = self.start.take() else {
+            return;
+        };
+        let shown = ipam::from_kernel(
+            observed,
+            self.applier.owner(),
+            &self.shared.stores,
+            clock::now(),
+        );
+        let mut allocator = self.shared.ipam();
+        let durability = match start {
+            Start::NeedsRebuild(damage) => {
+                tracing::warn!(%damage, pods = shown.len(), "Addresses rebuilt from the kernel");
+                allocator.rebuild(shown, clock::now())
+            }
+            Start::Ready { cut } => {
+                let (added, durability) = allocator.adopt(shown, clock::now());
+                tracing::info!(cut, adopted = added.len(), "Address log read");
+                durability
+            }
+        };
+        if let Durability::Pending(error) = durability {
+            tracing::warn!(%error, "The address log cannot be written; ADD will be refused");
+        }
+    }
+
+    /// Confirmed blocks and gateways into the allocator.
+    fn grant(&self) {
+        let stores = &self.shared.stores;
+        let blocks = ipam::node_blocks(&stores.blocks.state(), stores);
+        let gateways = stores.weft_node.state().into_iter().next();
+        let gateways = gateways
+            .map(|n| {
+                n.spec
+                    .gateways
+                    .iter()
+                    .filter_map(|g| g.parse().ok())
+                    .collect()
+            })
+            .unwrap_or_default();
+        let change = self.shared.ipam().set_blocks(blocks, gateways);
+        for stranded in change.stranded {
+            tracing::warn!(
+                container = stranded.id.container_id,
+                addresses = ?stranded.addresses,
+                "A pod has an address in no confirmed block of this node"
+            );
+        }
+        if let Durability::Pending(error) = change.durability {
+            tracing::warn!(%error, "Blocks are not on disk yet");
+        }
+    }
+
+    async fn decide_and_apply(
+        &mut self,
+        observed: &Network,
+        verify: bool,
+    ) -> Result<Done, Verdict> {
+        if !self.applier.has_bridge_netfilter() {
+            return Err(Verdict::bad(
+                "NoBridgeNetfilter",
+                "the kernel module br_netfilter is not loaded, so policies could not be enforced \
+                 between pods; load it on the node (modprobe br_netfilter)",
+            ));
+        }
+        let shared = &self.shared;
+        let gathered = input::gather(
+            &shared.args.node_name,
+            &shared.config,
+            &shared.stores,
+            &shared.reservations(),
+            observed,
+        )?;
+        let fabric = fabric(&gathered.input)
+            .map_err(|e| Verdict::bad("InvalidConfiguration", e.to_string()))?;
+        let outcome = self.applier.apply(&fabric, verify).await;
+        for change in &outcome.changes {
+            tracing::info!(change, "Applied");
+        }
+        shared.metrics.changes(outcome.changes.len());
+        Ok(Done {
+            gathered,
+            fabric,
+            outcome,
+        })
+    }
+
+    fn publish(&self, verdict: Verdict, done: &Done) {
+        let blocks = self.shared.ipam().blocks();
+        if verdict.ok {
+            self.health.ready("fabric");
+        } else {
+            self.health_of(&verdict.message);
+        }
+        let input = &done.gathered.input;
+        self.shared.update(|view| {
+            *view = View {
+                fabric: verdict,
+                node_uid: input.node_uid.clone(),
+                underlay: vec![input.underlay],
+                mtu: Some(done.fabric.mtu),
+                bridge_mac: Some(device_mac(&input.node_uid, WEAVE)),
+                gateways: input.gateways.clone(),
+                pools: input.pools.clone(),
+                blocks: blocks.iter().map(|b| b.cidr).collect(),
+                peers: input.peers.clone(),
+                generation: if done.outcome.is_complete() {
+                    done.gathered.generation
+                } else {
+                    view.generation
+                },
+                policy: view.policy.clone(),
+                unreachable: view.unreachable.clone(),
+                npc_backend: view.npc_backend.clone(),
+                npc_version: view.npc_version.clone(),
+            };
+        });
+    }
+
+    fn health_of(&self, why: &str) {
+        self.health.not_ready("fabric", why);
+    }
+}
+
+struct Done {
+    gathered: input::Gathered,
+    fabric: Fabric,
+    outcome: Outcome,
+}
+
+fn verdict(done: &Done) -> Verdict {
+    if let Some(foreign) = done.outcome.foreign.first() {
+        return Verdict::bad("ForeignDevice", foreign.to_string());
+    }
+    if !done.outcome.problems.is_empty() {
+        return Verdict::bad("ApplyFailed", done.outcome.problems.join("; "));
+    }
+    if done.gathered.input.gateways.is_empty() {
+        return Verdict::bad(
+            "NoGateway",
+            "the operator has not granted this node a gateway address yet; see its log and `kubectl \
+             get ippools,weftnodes`",
+        );
+    }
+    Verdict::good("FabricUp", "devices, rules and peers are in the kernel")
+}
