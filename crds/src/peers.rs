@@ -35,18 +35,21 @@ pub struct PeerSliceSpec {
 
 /// A node as the others see it.
 #[derive(JsonSchema, Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase")]
 pub struct Peer {
     /// Name of the Node.
     #[schemars(length(min = 1, max = 253))]
     pub node: String,
     /// Addresses of its tunnel end.
+    #[serde(default)]
     #[schemars(length(max = 4), inner(length(max = 39)))]
     pub underlay: Vec<String>,
     /// Addresses of its `weave` bridge.
+    #[serde(default)]
     #[schemars(length(max = 4), inner(length(max = 39)))]
     pub gateways: Vec<String>,
     /// Its confirmed blocks.
+    #[serde(default)]
     #[schemars(length(max = 256), inner(length(max = 43)))]
     pub blocks: Vec<String>,
 }

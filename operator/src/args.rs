@@ -36,12 +36,16 @@ pub(crate) struct Run {
     /// Pull secrets for the node agent, comma separated.
     #[arg(long, env = "WEFT_IMAGE_PULL_SECRETS", value_delimiter = ',')]
     pub(crate) image_pull_secrets: Vec<String>,
-    /// API server for the node agent, when it is not reached by the in-cluster Service.
-    #[arg(long, env = "WEFT_API_HOST", default_value = "")]
-    pub(crate) api_host: String,
-    /// Port of the API server.
-    #[arg(long, env = "WEFT_API_PORT", default_value = "6443")]
-    pub(crate) api_port: u16,
+    /// Pull policy of the node agent's containers.
+    #[arg(long, env = "WEFT_IMAGE_PULL_POLICY", default_value = "IfNotPresent")]
+    pub(crate) image_pull_policy: String,
+    /// Install and upgrade the CustomResourceDefinitions; otherwise wait for somebody to do it.
+    #[arg(long, env = "WEFT_MANAGE_CRDS", default_value_t = true, action = clap::ArgAction::Set)]
+    pub(crate) manage_crds: bool,
+    /// API server for the node agent as `host:port`, when it is not reached by the in-cluster
+    /// Service.
+    #[arg(long, env = "WEFT_API_SERVER", value_parser = host_port)]
+    pub(crate) api_server: Option<(String, u16)>,
     /// Name of this pod: the identity in the election.
     #[arg(long, env = "POD_NAME")]
     pub(crate) pod_name: String,
@@ -85,6 +89,17 @@ pub(crate) struct Uninstall {
     pub(crate) timeout: Duration,
 }
 
+/// `192.0.2.1:6443`, `api.example.org:6443` or `[2001:db8::1]:6443`.
+fn host_port(text: &str) -> Result<(String, u16), String> {
+    let wrong = || format!("{text:?} is no host:port such as 192.0.2.1:6443");
+    let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    if host.is_empty() {
+        return Err(wrong());
+    }
+    Ok((host.to_owned(), port.parse().map_err(|_| wrong())?))
+}
+
 /// `90`, `90s` or `2m`.
 fn seconds(text: &str) -> Result<Duration, String> {
     let (digits, unit) = match text.strip_suffix('m') {
@@ -106,6 +121,25 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn api_servers() {
+        assert_eq!(
+            host_port("172.30.0.1:6443"),
+            Ok(("172.30.0.1".into(), 6443))
+        );
+        assert_eq!(
+            host_port("2001:db8::1:6443"),
+            Ok(("2001:db8::1".into(), 6443))
+        );
+        assert_eq!(
+            host_port("[2001:db8::1]:443"),
+            Ok(("2001:db8::1".into(), 443))
+        );
+        for wrong in ["", "host", ":6443", "host:port"] {
+            assert!(host_port(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -25,8 +25,8 @@ pub(crate) fn is_ours(crd: &CustomResourceDefinition) -> bool {
 }
 
 /// Applies every definition and waits until the API server serves it. One that somebody else
-/// manages (the chart `weft-crds`, GitOps) is left as it is.
-pub(crate) async fn install(client: &Client) -> Result<(), Error> {
+/// manages (the chart `weft-crds`, GitOps) is left as it is, as are all without `manage`.
+pub(crate) async fn install(client: &Client, manage: bool) -> Result<(), Error> {
     let api = Api::<CustomResourceDefinition>::all(client.clone());
     for mut crd in weft_crds::all() {
         let name = crd.name_any();
@@ -35,7 +35,9 @@ pub(crate) async fn install(client: &Client) -> Result<(), Error> {
             .await
             .tried(|| format!("cannot read CustomResourceDefinition {name}"))?;
         let other = present.filter(|p| p.labels().contains_key(MANAGED_BY) && !is_ours(p));
-        if let Some(other) = other {
+        if !manage {
+            tracing::debug!(crd = name, "not managed by the operator");
+        } else if let Some(other) = other {
             let by = other.labels().get(MANAGED_BY).cloned().unwrap_or_default();
             tracing::info!(crd = name, by, "managed by somebody else, left as it is");
         } else {

@@ -20,7 +20,7 @@ const DRIFT: Duration = Duration::from_mins(10);
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// The API refused or did not answer.
-    #[error("{what}: {source}")]
+    #[error("{what}: {}", brief(source))]
     Api {
         /// What was tried, on which object.
         what: String,
@@ -33,6 +33,14 @@ pub(crate) enum Error {
     /// Anything that is not the API.
     #[error("{0}")]
     Other(String),
+}
+
+/// The server's own sentence; kube's text repeats it with every field of the Status.
+pub(crate) fn brief(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
+    }
 }
 
 impl Error {

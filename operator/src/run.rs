@@ -131,7 +131,7 @@ async fn lead(
     })
     .await;
     retry("cannot install the CustomResourceDefinitions", async || {
-        crds::install(&client).await
+        crds::install(&client, options.manage_crds).await
     })
     .await;
 
@@ -236,8 +236,8 @@ async fn facts(client: &Client, options: &args::Run) -> Result<Facts, Error> {
         cluster_id: uid,
         image: options.image.clone(),
         image_pull_secrets: secrets.filter(|s| !s.is_empty()).cloned().collect(),
-        api_server: (!options.api_host.is_empty())
-            .then(|| (options.api_host.clone(), options.api_port)),
+        image_pull_policy: options.image_pull_policy.clone(),
+        api_server: options.api_server.clone(),
         log: Some((options.log.clone(), options.log_format.to_string())),
     })
 }

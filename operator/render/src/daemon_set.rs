@@ -220,12 +220,16 @@ fn container(
     program: &str,
     arguments: &[&str],
 ) -> Container {
+    let policy = match facts.image_pull_policy.as_str() {
+        "" => "IfNotPresent",
+        policy => policy,
+    };
     let mut command = vec![program.to_owned()];
     command.extend(arguments.iter().map(|a| (*a).to_owned()));
     Container {
         name: name.into(),
         image: Some(spec.image.clone().unwrap_or_else(|| facts.image.clone())),
-        image_pull_policy: Some("IfNotPresent".into()),
+        image_pull_policy: Some(policy.into()),
         command: Some(command),
         env: Some(environment(facts)),
         resources: Some(ResourceRequirements {

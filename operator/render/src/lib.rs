@@ -53,6 +53,8 @@ pub struct Facts {
     pub cluster_id: String,
     /// Image of the operator, which the agent runs too unless the WeftNetwork names another.
     pub image: String,
+    /// `imagePullPolicy` of every container; empty: `IfNotPresent`.
+    pub image_pull_policy: String,
     /// Names of the pull secrets in `namespace`.
     pub image_pull_secrets: Vec<String>,
     /// Where the API server is reached when not by the in-cluster Service: host and port.
