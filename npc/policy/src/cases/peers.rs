@@ -310,6 +310,16 @@ pub(super) const CASES: &[Case] = &[
                  198.51.100.7 -> x/b tcp/80 allow
                  198.51.100.8 -> x/b tcp/80 deny",
             ),
+            Policy(
+                "y/p",
+                "{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 0.0.0.0/1}}, {ipBlock: {cidr: '8000::/1'}}]}]}",
+            ),
+            Packets(
+                "9.9.9.9 -> y/a tcp/80 allow
+                 outside -> y/a tcp/80 deny
+                 outside -> y/a tcp/80 v6 deny
+                 fd10:32::41 -> y/a tcp/80 v6 allow",
+            ),
         ],
     },
     Case {
