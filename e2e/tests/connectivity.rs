@@ -104,7 +104,7 @@ async fn multicast_and_broadcast_reach_pods_of_other_nodes() {
                     "send-group",
                     group.as_str(),
                     "--count",
-                    "60",
+                    "40",
                     "--interval",
                     "50ms",
                 ];
