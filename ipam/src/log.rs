@@ -50,6 +50,8 @@ pub enum Record {
         /// Whose log it is.
         #[serde(flatten)]
         identity: Identity,
+        /// Sequence numbers up to this were given before: they are never given again.
+        last_seq: u64,
     },
     /// The blocks and gateways from now on.
     Blocks {

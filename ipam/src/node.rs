@@ -213,7 +213,7 @@ impl<S: LogStore> Allocator<S> {
     /// The damaged log is replaced.
     pub fn rebuild(&mut self, endpoints: Vec<Reservation>, now: u64) -> Durability {
         let fresh = matches!(self.lost, Some(Damage::Missing)) && endpoints.is_empty();
-        let mut state = State::default();
+        let mut state = State::after(self.state.last_seq());
         state.set_blocks(self.state.blocks(), self.state.gateways().to_vec());
         if !fresh {
             state.quarantine(now);
@@ -470,7 +470,7 @@ fn load<S: LogStore>(store: &mut S, identity: &Identity) -> Result<Loaded, Damag
     }
     let decoded = log::decode(&bytes)?;
     let mut records = decoded.records.into_iter();
-    match records.next() {
+    let mut state = match records.next() {
         None => return Err(Damage::Empty),
         Some((_, Record::Header { format, .. })) if format != log::FORMAT => {
             return Err(Damage::Format(format));
@@ -478,10 +478,9 @@ fn load<S: LogStore>(store: &mut S, identity: &Identity) -> Result<Loaded, Damag
         Some((_, Record::Header { identity: of, .. })) if of != *identity => {
             return Err(Damage::Foreign(of));
         }
-        Some((_, Record::Header { .. })) => {}
+        Some((_, Record::Header { last_seq, .. })) => State::after(last_seq),
         Some(_) => return Err(Damage::NotALog),
-    }
-    let mut state = State::default();
+    };
     let mut count = 1;
     for (at, record) in records {
         state

@@ -106,6 +106,18 @@ impl State {
             .collect()
     }
 
+    /// The state a log with this header starts from.
+    pub(super) fn after(last_seq: u64) -> Self {
+        Self {
+            last_seq,
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn last_seq(&self) -> u64 {
+        self.last_seq
+    }
+
     pub(super) fn next_seq(&self) -> u64 {
         self.last_seq + 1
     }
@@ -250,6 +262,7 @@ impl State {
         let header = Record::Header {
             format: FORMAT,
             identity: identity.clone(),
+            last_seq: self.last_seq,
         };
         let blocks = Record::Blocks {
             blocks: self.blocks(),
