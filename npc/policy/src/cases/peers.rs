@@ -211,6 +211,18 @@ pub(super) const CASES: &[Case] = &[
             Packets("10.32.0.99 -> x/a tcp/80 deny"),
             Pod("y/d", "{node: n2, address: 10.32.0.99}"),
             Packets("10.32.0.99 -> x/a tcp/80 allow"),
+            // A finished pod of this node, its sandbox still there.
+            Pod("y/b", "{phase: Succeeded}"),
+            Policy(
+                "z/p",
+                "{podSelector: {}, policyTypes: [Egress], egress: [{ports: [{port: serve-80-tcp}]}]}",
+            ),
+            Packets(
+                "y/a -> x/a tcp/80 allow
+                 y/b -> x/a tcp/80 deny
+                 z/a -> y/a tcp/80 allow
+                 z/a -> y/b tcp/80 deny",
+            ),
         ],
     },
     Case {
