@@ -223,14 +223,7 @@ fn sample(lab: &Lab, path: &Way, probe: &Path, seconds: u32) -> anyhow::Result<S
     let client = with(
         &path.client,
         &[
-            "taskset",
-            "-c",
-            "0",
-            &probe,
-            "rr",
-            &target,
-            "--duration",
-            "1500ms",
+            "taskset", "-c", "0", &probe, "rr", &target, "--count", "20000",
         ],
     );
     let text = lab.run(
