@@ -7,7 +7,6 @@
 use std::{fs, io, path::Path};
 
 use weft_crds::NodeConfig;
-use weft_netfilter::Ruleset;
 use weft_netlink::{Kernel, Netlink, Step};
 use weft_socket::{CONFLIST, UNINSTALLED_MARKER};
 
@@ -25,8 +24,7 @@ pub async fn cleanup(args: &CleanupArgs) -> anyhow::Result<()> {
         .and_then(|text| serde_json::from_str(&text).ok())
         .unwrap_or_default();
 
-    let ipv6 = paths.sysctl_dir.join("ipv6").is_dir();
-    let mut rules = RuleTable::new(config.network.policy.iptables_variant, ipv6);
+    let mut rules = RuleTable::new(config.network.policy.iptables_variant);
     if let Err(error) = rules.remove().await {
         problems.push(error);
     }
@@ -144,18 +142,5 @@ fn empty(dir: &Path, problems: &mut Vec<String>) {
         } else {
             gone(&path, |p| fs::remove_file(p), problems);
         }
-    }
-}
-
-impl RuleTable {
-    /// Takes all chains, jumps and sets of the router away.
-    async fn remove(&mut self) -> Result<(), String> {
-        let nothing = Ruleset {
-            tables: weft_netfilter::Family::ALL
-                .into_iter()
-                .map(|family| (family, weft_netfilter::Table::default()))
-                .collect(),
-        };
-        self.apply(&nothing, true).await.map(drop)
     }
 }

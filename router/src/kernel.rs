@@ -88,11 +88,16 @@ impl<N: Netlink> Applier<N> {
             Err(e) => outcome.problems.push(e.to_string()),
         }
         match self.rules.apply(&fabric.rules, verify).await {
-            Ok(changes) => outcome.changes.extend(changes),
+            Ok(change) => outcome.changes.extend(change),
             Err(e) => outcome.problems.push(e),
         }
         self.devices(fabric, &mut outcome).await;
         for sysctl in &fabric.sysctls {
+            // A device that is not ours keeps its settings, too.
+            let of = |name: &str| sysctl.path.split('/').any(|part| part == name);
+            if outcome.foreign.iter().any(|f| of(f.name.as_str())) {
+                continue;
+            }
             match self.settings.apply(sysctl) {
                 Ok(Some(change)) => outcome.changes.push(change),
                 Ok(None) => {}

@@ -1,6 +1,6 @@
 //! `weft-router run`: puts the tasks together.
 
-use std::{fmt::Write, sync::Arc, time::Duration};
+use std::{fmt::Write, future::Future, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use axum::{Router, extract::Query, routing::get};
@@ -60,8 +60,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let stores = Stores::start(&client, &args.node_name, &mut watches);
     let (allocator, start) = ipam::open(&args.paths.state_dir, &config.cluster_id, &args.node_name);
     let (kicks, inbox) = mpsc::channel(64);
-    let ipv6 = args.paths.sysctl_dir.join("ipv6").is_dir();
-    let rules = RuleTable::new(config.network.policy.iptables_variant, ipv6);
+    let rules = RuleTable::new(config.network.policy.iptables_variant);
     let kernel = Kernel::connect().context("cannot open a netlink socket")?;
     let applier = Applier::new(
         kernel,
@@ -78,75 +77,88 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         health: health.clone(),
     };
 
-    let mut tasks: JoinSet<anyhow::Result<&'static str>> = JoinSet::new();
-    let named = |name: &'static str| move |()| name;
-    tasks.spawn({
-        let token = token.clone();
-        async move { sync.run(token).await.map(named("sync")) }
+    let mut tasks = Tasks::default();
+    let with = || (Arc::clone(&shared), token.clone());
+    let (_, stop) = with();
+    tasks.start("sync", async move { sync.run(stop).await });
+    let (s, stop) = with();
+    tasks.start(
+        "router.sock",
+        async move { Ok(server::serve(s, stop).await?) },
+    );
+    let (s, stop) = with();
+    let api = client.clone();
+    tasks.start("claims", async move {
+        claims::run(s, api, stop).await;
+        Ok(())
     });
-    tasks.spawn({
-        let (shared, token) = (Arc::clone(&shared), token.clone());
-        async move {
-            Ok(server::serve(shared, token)
-                .await
-                .map(named("router.sock"))?)
-        }
+    let (s, stop) = with();
+    tasks.start("report", async move {
+        report::run(s, client, stop).await;
+        Ok(())
     });
-    tasks.spawn({
-        let (shared, client, token) = (Arc::clone(&shared), client.clone(), token.clone());
-        async move { Ok(named("claims")(claims::run(shared, client, token).await)) }
+    let (s, stop) = with();
+    tasks.start("npc", async move {
+        report::watch_npc(s, stop).await;
+        Ok(())
     });
-    tasks.spawn({
-        let (shared, client, token) = (Arc::clone(&shared), client, token.clone());
-        async move { Ok(named("report")(report::run(shared, client, token).await)) }
-    });
-    tasks.spawn({
-        let (shared, token) = (Arc::clone(&shared), token.clone());
-        async move { Ok(named("npc")(report::watch_npc(shared, token).await)) }
-    });
-    tasks.spawn({
-        let (shared, token) = (Arc::clone(&shared), token.clone());
-        async move { heartbeat::run(shared, token).await.map(named("heartbeat")) }
-    });
-    tasks.spawn({
-        let (shared, token) = (Arc::clone(&shared), token.clone());
-        async move { Ok(named("housekeeping")(housekeeping(shared, token).await)) }
+    let (s, stop) = with();
+    tasks.start("heartbeat", async move { heartbeat::run(s, stop).await });
+    let (s, stop) = with();
+    tasks.start("housekeeping", async move {
+        housekeeping(s, stop).await;
+        Ok(())
     });
     for (name, address, page) in [
         ("status", shared.args.status_address, status_page(&shared)),
         ("metrics", shared.args.metrics_address, Router::new()),
     ] {
         let routes = page.merge(http::routes(health.clone(), Arc::clone(&registry)));
-        let token = token.clone();
-        tasks.spawn(async move {
-            Ok(http::serve(Listen::Tcp(address), routes, token)
-                .await
-                .map(named(name))?)
+        let stop = token.clone();
+        tasks.start(name, async move {
+            Ok(http::serve(Listen::Tcp(address), routes, stop).await?)
         });
     }
 
-    let mut result = Ok(());
-    while let Some(ended) = tasks.join_next().await {
-        let ended = ended
-            .context("a task of the router panicked")
-            .and_then(|e| e);
-        match ended {
-            Ok(name) if token.is_cancelled() => tracing::debug!(name, "Task ended"),
-            Ok(name) => {
-                result = Err(anyhow::anyhow!("the task {name} ended by itself"));
-                token.cancel();
-            }
-            Err(error) => {
-                tracing::error!(%error, "Task failed, the router stops");
-                if result.is_ok() {
-                    result = Err(error);
-                }
-                token.cancel();
-            }
-        }
-    }
+    let result = tasks.finish(&token).await;
     watches.abort_all();
     result
+}
+
+/// The router's tasks: none may end before the others do.
+#[derive(Default)]
+struct Tasks(JoinSet<(&'static str, anyhow::Result<()>)>);
+
+impl Tasks {
+    fn start(
+        &mut self,
+        name: &'static str,
+        work: impl Future<Output = anyhow::Result<()>> + Send + 'static,
+    ) {
+        self.0.spawn(async move { (name, work.await) });
+    }
+
+    /// Waits for all; the first that ends by itself stops the others.
+    async fn finish(mut self, token: &CancellationToken) -> anyhow::Result<()> {
+        let mut result = Ok(());
+        while let Some(ended) = self.0.join_next().await {
+            let why = match ended {
+                Ok((name, Ok(()))) if token.is_cancelled() => {
+                    tracing::debug!(name, "Task ended");
+                    continue;
+                }
+                Ok((name, Ok(()))) => anyhow::anyhow!("the task {name} ended by itself"),
+                Ok((name, Err(error))) => error.context(format!("the task {name} failed")),
+                Err(panic) => anyhow::Error::new(panic).context("a task panicked"),
+            };
+            tracing::error!(error = format!("{why:#}"), "The router stops");
+            if result.is_ok() {
+                result = Err(why);
+            }
+            token.cancel();
+        }
+        result
+    }
 }
 
 /// What must be looked at from time to time.

@@ -107,14 +107,12 @@ where
     store
 }
 
-fn follow<K: 'static>(
+fn follow<K: Send + 'static>(
     stream: impl futures::Stream<Item = watcher::Result<watcher::Event<K>>> + Send + 'static,
     changed: Arc<Notify>,
     tasks: &mut JoinSet<()>,
     kind: String,
-) where
-    K: Send,
-{
+) {
     tasks.spawn(async move {
         let mut stream = std::pin::pin!(stream);
         while let Some(event) = stream.next().await {

@@ -1,160 +1,89 @@
-//! The router's chains and sets, through iptables and ipset.
-
-use std::collections::BTreeMap;
+//! The router's chains and sets, through iptables and ipset of the variant that the host uses.
 
 use weft_crds::IptablesVariant;
 use weft_netfilter::{
-    Family, Ruleset, TableName,
-    plan::{Observed, Owner, Saved, Step, diff},
+    Ruleset, TableName,
+    backend::{Backend, Iptables},
+    exec::{HostTools, Runner, Variant, detect},
+    plan::Owner,
 };
 
-use crate::exec;
-
-/// Chains of the router start with one of these; sets with [`SETS`].
+/// Chains of the router are named so or start so and a dash; sets start with [`SETS`].
 const ROOTS: [&str; 4] = ["WEFT-FORWARD", "WEFT-INPUT", "WEFT-NAT", "WEFT-RAW"];
 /// Start of the names of our sets.
 const SETS: &str = "weft-r-";
 const TABLES: [TableName; 3] = [TableName::Raw, TableName::Nat, TableName::Filter];
 
-/// Our rules as we last left them.
+/// Our rules.
 #[derive(Debug)]
 pub struct RuleTable {
     variant: IptablesVariant,
-    families: Vec<Family>,
-    /// `-legacy` or `-nft`, once it was found out.
-    suffix: Option<&'static str>,
-    /// What is in the kernel, if we know.
-    observed: Option<Observed>,
+    /// Made at the first use: which variant the host uses is found out then.
+    backend: Option<Iptables<HostTools>>,
 }
 
 impl RuleTable {
-    /// For a node whose configuration says `variant`; without `ipv6` the kernel has no ip6tables.
+    /// For a node whose configuration says `variant`.
     #[must_use]
-    pub fn new(variant: IptablesVariant, ipv6: bool) -> Self {
-        let mut families = vec![Family::V4];
-        if ipv6 {
-            families.push(Family::V6);
-        }
+    pub fn new(variant: IptablesVariant) -> Self {
         Self {
             variant,
-            families,
-            suffix: None,
-            observed: None,
+            backend: None,
         }
     }
 
-    /// Makes the kernel hold `desired`; returns what was changed.
+    /// Makes the kernel hold `desired`; returns what was changed. `verify`: from what is read back.
     ///
     /// # Errors
-    /// For a person. What was done so far stays; the next call reads everything back.
-    pub async fn apply(&mut self, desired: &Ruleset, verify: bool) -> Result<Vec<String>, String> {
-        let desired = Ruleset {
-            tables: desired
-                .tables
-                .iter()
-                .filter(|(family, _)| self.families.contains(family))
-                .map(|(family, table)| (*family, table.clone()))
-                .collect(),
+    /// For a person. The next call starts from what is read back.
+    pub async fn apply(
+        &mut self,
+        desired: &Ruleset,
+        verify: bool,
+    ) -> Result<Option<String>, String> {
+        let backend = self.backend().await?;
+        let done = if verify {
+            backend.verify(desired).await
+        } else {
+            backend.sync(desired).await
         };
-        let suffix = self.suffix().await;
-        let observed = match self.observed.take() {
-            Some(observed) if !verify => observed,
-            _ => self.read(suffix).await?,
-        };
-        let plan = diff(&observed, &desired).map_err(|e| e.to_string())?;
-        let mut changes = Vec::new();
-        for step in &plan.steps {
-            let (program, args) = match step {
-                Step::Sets(_) | Step::Cleanup(_) => ("ipset".to_owned(), &["restore"][..]),
-                Step::Rules(rules) => (
-                    format!("{}{suffix}-restore", prefix(rules.family)),
-                    // Another writer of the same tables may hold the lock.
-                    &["--noflush", "-w", "10"][..],
-                ),
-            };
-            let done = exec::run(&program, args, &step.text()).await;
-            match (step, done) {
-                (_, Ok(_)) => changes.push(format!("{program}: {}", summary(&step.text()))),
-                // The kernel may hold a set for a moment after its last rule went.
-                (Step::Cleanup(_), Err(e)) => tracing::debug!(error = %e, "Set is still held"),
-                (Step::Sets(_) | Step::Rules(_), Err(e)) => return Err(e.to_string()),
-            }
+        let done = done.map_err(|e| e.to_string())?;
+        if !done.changed() {
+            return Ok(None);
         }
-        let held = plan.steps.iter().any(|s| matches!(s, Step::Cleanup(_)));
-        self.observed = (!held).then_some(plan.after);
-        Ok(changes)
+        tracing::debug!(plan = done.plan, "Rules changed");
+        Ok(Some(format!(
+            "write rules of {} ({} lines)",
+            backend.name(),
+            done.plan.lines().count()
+        )))
     }
 
-    async fn read(&self, suffix: &str) -> Result<Observed, String> {
-        let owner = Owner::new(&ROOTS, SETS, &TABLES);
-        let mut saved = Saved {
-            sets: exec::run("ipset", &["save"], "")
-                .await
-                .map_err(|e| e.to_string())?,
-            ..Saved::default()
-        };
-        for family in &self.families {
-            // One run prints all tables; they are told apart by their first line.
-            let program = format!("{}{suffix}-save", prefix(*family));
-            let text = exec::run(&program, &[], "")
-                .await
-                .map_err(|e| e.to_string())?;
-            let mut by_name: BTreeMap<&str, &str> = BTreeMap::new();
-            for part in text.split_inclusive("COMMIT\n") {
-                if let Some((_, rest)) = part.split_once("\n*").or_else(|| part.split_once('*')) {
-                    let name = rest.lines().next().unwrap_or_default();
-                    by_name.insert(name, rest);
-                }
-            }
-            for table in TABLES {
-                let text = by_name.get(table.as_str()).copied().unwrap_or_default();
-                saved.tables.insert((*family, table), text.to_owned());
-            }
-        }
-        Ok(Observed::read(&owner, &saved))
+    /// Takes all chains, jumps and sets of the router away.
+    ///
+    /// # Errors
+    /// For a person.
+    pub async fn remove(&mut self) -> Result<(), String> {
+        let backend = self.backend().await?;
+        backend.sweep().await.map(drop).map_err(|e| e.to_string())
     }
 
-    /// The host's iptables: the one that has more rules, where nothing else is said. Both see every
-    /// packet, but an accept in one does not lift a drop in the other.
-    async fn suffix(&mut self) -> &'static str {
-        if let Some(suffix) = self.suffix {
-            return suffix;
-        }
-        let suffix = match self.variant {
-            IptablesVariant::Legacy => "-legacy",
-            IptablesVariant::Nft => "-nft",
-            IptablesVariant::Auto => {
-                let legacy = count("iptables-legacy-save").await;
-                let nft = count("iptables-nft-save").await;
-                if legacy > nft { "-legacy" } else { "-nft" }
+    async fn backend(&mut self) -> Result<&mut Iptables<HostTools>, String> {
+        let backend = match self.backend.take() {
+            Some(backend) => backend,
+            None => {
+                let runner = Runner::default();
+                let variant = match self.variant {
+                    IptablesVariant::Legacy => Variant::Legacy,
+                    IptablesVariant::Nft => Variant::Nft,
+                    IptablesVariant::Auto => detect(&runner).await.map_err(|e| e.to_string())?,
+                };
+                let tools = HostTools::probe(runner, variant)
+                    .await
+                    .map_err(|e| e.to_string())?;
+                Iptables::new(Owner::new(&ROOTS, SETS, &TABLES), tools)
             }
         };
-        tracing::info!(variant = suffix.trim_start_matches('-'), "Chosen iptables");
-        self.suffix = Some(suffix);
-        suffix
-    }
-}
-
-fn prefix(family: Family) -> &'static str {
-    match family {
-        Family::V4 => "iptables",
-        Family::V6 => "ip6tables",
-    }
-}
-
-/// Rules that somebody else made.
-async fn count(program: &str) -> usize {
-    let text = exec::run(program, &[], "").await.unwrap_or_default();
-    text.lines()
-        .filter(|l| l.starts_with("-A ") && !l.contains("WEFT-"))
-        .count()
-}
-
-fn summary(text: &str) -> String {
-    let mut lines = text.lines();
-    let first = lines.next().unwrap_or_default();
-    match lines.count() {
-        0 => first.to_owned(),
-        more => format!("{first} and {more} more lines"),
+        Ok(self.backend.insert(backend))
     }
 }

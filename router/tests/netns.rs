@@ -1,0 +1,683 @@
+//! Two nodes in network namespaces: the fabric against the kernel.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+use std::{
+    collections::BTreeSet,
+    future::Future,
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
+
+use weft_crds::IptablesVariant;
+use weft_fabric::{Input, PodPort, fabric};
+use weft_netlink::{IfName, Kernel, MacAddr};
+use weft_router::kernel::{Applier, Outcome, RuleTable};
+use weft_testkit::{
+    eventually::eventually,
+    netns::{Netns, join},
+};
+
+const CLUSTER: &str = "netns-test";
+const GRACE: Duration = Duration::from_secs(5);
+
+fn in_ns<T, F>(ns: &Netns, work: impl FnOnce() -> F + Send + 'static) -> T
+where
+    T: Send + 'static,
+    F: Future<Output = T>,
+{
+    ns.run(move || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+            .block_on(async { work().await })
+    })
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+/// Node `n` of two: underlay 192.0.2.n, gateway 10.32.n.1.
+fn input(n: u8, pods: &[&str]) -> Input {
+    let other = 3 - n;
+    Input {
+        cluster_id: CLUSTER.into(),
+        node_uid: format!("node-{n}"),
+        port: 6784,
+        control_port: 6783,
+        underlay: Ipv4Addr::new(192, 0, 2, n).into(),
+        underlay_mtu: 1500,
+        mtu: None,
+        gateways: BTreeSet::from([
+            IpAddr::from([10, 32, n, 1]),
+            ip(&format!("fd00:10:0:{n}::1")),
+        ]),
+        pools: BTreeSet::from([
+            "10.32.0.0/12".parse().unwrap(),
+            "fd00:10::/48".parse().unwrap(),
+        ]),
+        peers: [(
+            format!("n{other}"),
+            BTreeSet::from([IpAddr::from([192, 0, 2, other])]),
+        )]
+        .into(),
+        node_addresses: BTreeSet::from([IpAddr::from([192, 0, 2, n])]),
+        masquerade: true,
+        no_masquerade: BTreeSet::new(),
+        pods: pods
+            .iter()
+            .map(|a| {
+                let v4 = ip(a);
+                let port = PodPort {
+                    mac: MacAddr::of_pod(v4),
+                    addresses: BTreeSet::from([v4, v6_of(v4)]),
+                };
+                (IfName::parse(&link_of(v4)).unwrap(), port)
+            })
+            .collect(),
+    }
+}
+
+/// Every pod has a second address in fd00:10::/48.
+fn v6_of(v4: IpAddr) -> IpAddr {
+    let IpAddr::V4(a) = v4 else {
+        panic!("{v4} is no IPv4 address")
+    };
+    let [_, _, c, d] = a.octets();
+    ip(&format!("fd00:10:0:{c:x}::{d:x}"))
+}
+
+fn link_of(v4: IpAddr) -> String {
+    let IpAddr::V4(a) = v4 else {
+        panic!("{v4} is no IPv4 address")
+    };
+    let [_, b, c, d] = a.octets();
+    format!("vethwepl0{b:02x}{c:02x}{d:02x}")
+}
+
+/// Applies the fabric once; every call is a router that has just started.
+fn apply(ns: &Netns, input: Input) -> Outcome {
+    in_ns(ns, move || async move {
+        let kernel = Kernel::connect().unwrap();
+        let rules = RuleTable::new(IptablesVariant::Nft);
+        let mut applier = Applier::new(kernel, CLUSTER, "/proc/sys/net".into(), rules);
+        applier.apply(&fabric(&input).unwrap(), true).await
+    })
+}
+
+#[track_caller]
+fn settle(ns: &Netns, input: Input) -> Outcome {
+    let outcome = apply(ns, input);
+    assert!(outcome.is_complete(), "{outcome:#?}");
+    outcome
+}
+
+/// What the CNI plugin does: a veth whose host end is a port of `weave`, set up last.
+fn plug(node: &Netns, address: &str) -> Netns {
+    let pod = Netns::new();
+    let v4 = ip(address);
+    let link = link_of(v4);
+    let mac = MacAddr::of_pod(v4);
+    let gateway = format!("10.32.{}.1", address.split('.').nth(2).unwrap());
+    node.sh(&format!(
+        "ip link add {link} type veth peer name eth0 netns {}; \
+         ip link set {link} alias weft/{CLUSTER}/{link} mtu 1450 master weave; \
+         ip link set {link} type bridge_slave learning off flood off hairpin on",
+        pod.name()
+    ));
+    pod.sh(&format!(
+        "ip link set eth0 address {mac} mtu 1450; ip addr add {address}/12 dev eth0; \
+         ip -6 addr add {}/48 dev eth0 nodad; ip link set eth0 up; \
+         ip route add default via {gateway}",
+        v6_of(v4)
+    ));
+    node.sh(&format!("ip link set {link} up"));
+    pod
+}
+
+struct World {
+    n1: Netns,
+    n2: Netns,
+}
+
+impl World {
+    fn new() -> Self {
+        let (n1, n2) = (Netns::new(), Netns::new());
+        join(&n1, "eth0", "192.0.2.1/24", &n2, "eth0", "192.0.2.2/24");
+        Self { n1, n2 }
+    }
+}
+
+#[track_caller]
+fn pings(from: &Netns, to: &str) {
+    eventually(GRACE, || from.try_sh(&format!("ping -c 1 -W 1 {to}")));
+}
+
+#[track_caller]
+fn never_pings(from: &Netns, to: &str) {
+    let got = from.try_sh(&format!("ping -c 2 -i 0.2 -W 1 {to}"));
+    assert!(got.is_err(), "{to} answered: {got:?}");
+}
+
+#[test]
+#[ignore = "needs root: own network namespaces"]
+fn the_picture_appears_under_its_names_and_a_second_pass_changes_nothing() {
+    let world = World::new();
+    settle(&world.n1, input(1, &[]));
+    let links = world
+        .n1
+        .sh("ip -br link | grep -v -e '^lo' -e '^eth0' -e '^sit0' -e '^tunl0' -e '^ip6tnl0' | awk '{print $1}' | sort");
+    assert_eq!(
+        links,
+        "datapath\nvethwe-bridge@vethwe-datapath\nvethwe-datapath@vethwe-bridge\nvxlan-6784\nweave"
+    );
+    let detail = world.n1.sh("ip -d link show vxlan-6784");
+    assert!(detail.contains("vxlan id 6784 local 192.0.2.1"), "{detail}");
+    assert!(detail.contains("dstport 6784"), "{detail}");
+    assert!(detail.contains("mtu 1450"), "{detail}");
+    let weave = world.n1.sh("ip -d link show weave");
+    assert!(weave.contains("nf_call_iptables 1"), "{weave}");
+    let second = settle(&world.n1, input(1, &[]));
+    // A new router does not know what the port table holds and writes it, in one transaction.
+    assert_eq!(second.changes, ["write table bridge weft (0 ports)"]);
+}
+
+#[test]
+#[ignore = "needs root: own network namespaces"]
+fn pods_reach_each_other_on_one_node_and_across_nodes_in_both_families() {
+    let world = World::new();
+    settle(&world.n1, input(1, &["10.32.1.10", "10.32.1.11"]));
+    settle(&world.n2, input(2, &["10.32.2.10"]));
+    let a = plug(&world.n1, "10.32.1.10");
+    let b = plug(&world.n1, "10.32.1.11");
+    let c = plug(&world.n2, "10.32.2.10");
+    settle(&world.n1, input(1, &["10.32.1.10", "10.32.1.11"]));
+    settle(&world.n2, input(2, &["10.32.2.10"]));
+    for to in ["10.32.1.11", "10.32.2.10", "10.32.1.1", "10.32.2.1"] {
+        pings(&a, to);
+    }
+    for to in ["fd00:10:0:1::b", "fd00:10:0:2::a"] {
+        pings(&a, to);
+    }
+    pings(&c, "10.32.1.10");
+    pings(&b, "10.32.2.10");
+    // Through the tunnel at the full MTU, and with fragments.
+    c.sh("ping -c 1 -W 2 -M do -s 1422 10.32.1.10");
+    c.sh("ping -c 1 -W 2 -s 60000 10.32.1.10");
+    // The node reaches its own pods and those of the other.
+    pings(&world.n1, "10.32.1.10");
+    pings(&world.n1, "10.32.2.10");
+    // Outer packets are not tracked, and the second pass makes no second entry.
+    let tracked = world
+        .n1
+        .sh("conntrack -L 2>/dev/null | grep -c 'dport=6784' || true");
+    assert_eq!(tracked, "0");
+}
+
+#[test]
+#[ignore = "needs root: own network namespaces"]
+fn a_port_without_rules_is_closed() {
+    let world = World::new();
+    settle(&world.n1, input(1, &["10.32.1.10"]));
+    let a = plug(&world.n1, "10.32.1.10");
+    let stranger = plug(&world.n1, "10.32.1.66");
+    settle(&world.n1, input(1, &["10.32.1.10"]));
+    pings(&a, "10.32.1.1");
+    never_pings(&stranger, "10.32.1.1");
+    never_pings(&stranger, "10.32.1.10");
+}
+
+#[test]
+#[ignore = "needs root: own network namespaces"]
+fn spoofed_frames_are_dropped_at_the_port() {
+    let world = World::new();
+    let pods = ["10.32.1.10", "10.32.1.11"];
+    settle(&world.n1, input(1, &pods));
+    let a = plug(&world.n1, pods[0]);
+    let b = plug(&world.n1, pods[1]);
+    settle(&world.n1, input(1, &pods));
+    pings(&a, "10.32.1.11");
+
+    // Another source address.
+    a.sh("ip addr add 10.32.1.99/32 dev eth0");
+    let got = a.try_sh("ping -c 2 -i 0.2 -W 1 -I 10.32.1.99 10.32.1.11");
+    assert!(got.is_err(), "a spoofed source was answered: {got:?}");
+    // Another source MAC.
+    a.sh("ip link set eth0 address 0a:58:0a:20:01:63");
+    never_pings(&a, "10.32.1.11");
+    a.sh("ip link set eth0 address 0a:58:0a:20:01:0a");
+    pings(&a, "10.32.1.11");
+    // IPv6: another source, and a router advertisement's sender is no matter.
+    a.sh("ip -6 addr add fd00:10:0:1::99/128 dev eth0 nodad");
+    let got = a.try_sh("ping -c 2 -i 0.2 -W 1 -I fd00:10:0:1::99 fd00:10:0:1::b");
+    assert!(got.is_err(), "a spoofed IPv6 source was answered: {got:?}");
+    a.sh("ip -6 addr del fd00:10:0:1::99/128 dev eth0");
+    pings(&a, "fd00:10:0:1::b");
+}
+
+/// Ethernet frames made by hand, with a marker at the end.
+mod frames {
+    use std::{
+        net::{IpAddr, Ipv4Addr, Ipv6Addr},
+        os::fd::AsRawFd,
+        time::{Duration, Instant},
+    };
+
+    use nix::{
+        errno::Errno,
+        ifaddrs::getifaddrs,
+        sys::{
+            socket::{
+                AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, sendto,
+                setsockopt, socket, sockopt::ReceiveTimeout,
+            },
+            time::TimeVal,
+        },
+    };
+    use weft_netlink::MacAddr;
+    use weft_testkit::netns::Netns;
+
+    const MARKER: &[u8] = b"weft-test-marker-0123456789";
+
+    /// Sends `frame` out of `from`'s eth0; does it arrive at `to`'s?
+    pub(crate) fn arrives(from: &Netns, to: &Netns, frame: Vec<u8>) -> bool {
+        let ear = to.run(|| {
+            let fd = socket(
+                AddressFamily::Packet,
+                SockType::Raw,
+                SockFlag::SOCK_CLOEXEC,
+                SockProtocol::EthAll,
+            )
+            .unwrap();
+            setsockopt(&fd, ReceiveTimeout, &TimeVal::new(0, 50_000)).unwrap();
+            fd
+        });
+        let sent = frame.clone();
+        from.run(move || {
+            let to = getifaddrs()
+                .unwrap()
+                .filter(|i| i.interface_name == "eth0")
+                .find_map(|i| i.address?.as_link_addr().copied())
+                .unwrap();
+            let fd = socket(
+                AddressFamily::Packet,
+                SockType::Raw,
+                SockFlag::SOCK_CLOEXEC,
+                None,
+            )
+            .unwrap();
+            sendto(fd.as_raw_fd(), &frame, &to, MsgFlags::empty()).unwrap();
+        });
+        to.run(move || {
+            let start = Instant::now();
+            let mut buffer = [0; 2048];
+            while start.elapsed() < Duration::from_millis(300) {
+                match recv(ear.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
+                    Ok(n) if buffer[..n].ends_with(MARKER) => return true,
+                    // br_netfilter cuts what stands behind an IPv6 packet.
+                    Ok(n) if n >= 42 && sent.starts_with(&buffer[..n]) => return true,
+                    Ok(_) | Err(Errno::EAGAIN) => {}
+                    Err(e) => panic!("recv: {e}"),
+                }
+            }
+            false
+        })
+    }
+
+    pub(crate) fn ethernet(to: MacAddr, from: MacAddr, ethertype: u16, payload: &[u8]) -> Vec<u8> {
+        let mut frame = [to.0, from.0].concat();
+        frame.extend(ethertype.to_be_bytes());
+        frame.extend(payload);
+        frame.extend(MARKER);
+        frame
+    }
+
+    /// The same frame with an 802.1Q tag.
+    pub(crate) fn tagged(frame: &[u8], tpid: u16) -> Vec<u8> {
+        let mut out = frame[..12].to_vec();
+        out.extend(tpid.to_be_bytes());
+        out.extend([0, 7]);
+        out.extend(&frame[12..]);
+        out
+    }
+
+    pub(crate) fn udp4(from: Ipv4Addr, to: Ipv4Addr, sport: u16, dport: u16) -> Vec<u8> {
+        let length = (28 + MARKER.len()) as u16;
+        let mut p = vec![0x45, 0];
+        p.extend(length.to_be_bytes());
+        p.extend([0, 1, 0, 0, 64, 17, 0, 0]);
+        p.extend(from.octets());
+        p.extend(to.octets());
+        let sum = p
+            .chunks(2)
+            .map(|c| u32::from(c[0]) << 8 | u32::from(c[1]))
+            .sum::<u32>();
+        let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
+        p[10..12].copy_from_slice(&sum.to_be_bytes());
+        p.extend(sport.to_be_bytes());
+        p.extend(dport.to_be_bytes());
+        p.extend((length - 20).to_be_bytes());
+        p.extend([0, 0]);
+        p
+    }
+
+    pub(crate) fn arp(op: u8, hw: MacAddr, ip: IpAddr, target: IpAddr) -> Vec<u8> {
+        let (IpAddr::V4(ip), IpAddr::V4(target)) = (ip, target) else {
+            panic!("ARP is of IPv4")
+        };
+        let mut p = vec![0, 1, 8, 0, 6, 4, 0, op];
+        p.extend(hw.0);
+        p.extend(ip.octets());
+        p.extend([0; 6]);
+        p.extend(target.octets());
+        p
+    }
+
+    /// An ICMPv6 message of neighbour discovery with one option; the marker counts as trailer.
+    pub(crate) fn ndp(from: IpAddr, kind: u8, target: IpAddr, option: u8, hw: MacAddr) -> Vec<u8> {
+        let (IpAddr::V6(from), IpAddr::V6(target)) = (from, target) else {
+            panic!("NDP is of IPv6")
+        };
+        let all_nodes: Ipv6Addr = "ff02::1".parse().unwrap();
+        let mut icmp = vec![kind, 0, 0, 0, 0x20, 0, 0, 0];
+        icmp.extend(target.octets());
+        icmp.extend([option, 1]);
+        icmp.extend(hw.0);
+        let mut pseudo = [from.octets(), all_nodes.octets()].concat();
+        pseudo.extend([0, 0, 0, 32, 0, 0, 0, 58]);
+        pseudo.extend(&icmp);
+        let mut sum: u32 = pseudo
+            .chunks(2)
+            .map(|c| u32::from(c[0]) << 8 | u32::from(c[1]))
+            .sum();
+        while sum > 0xffff {
+            sum = (sum & 0xffff) + (sum >> 16);
+        }
+        icmp[2..4].copy_from_slice(&(!(sum as u16)).to_be_bytes());
+        let mut p = vec![0x60, 0, 0, 0, 0, 32, 58, 255];
+        p.extend(from.octets());
+        p.extend(all_nodes.octets());
+        p.extend(icmp);
+        p
+    }
+}
+
+#[test]
+#[ignore = "needs root: own network namespaces"]
+fn only_frames_with_the_ports_identity_pass() {
+    use frames::{arp, arrives, ethernet, ndp, tagged, udp4};
+
+    let world = World::new();
+    let pods = ["10.32.1.10", "10.32.1.11"];
+    settle(&world.n1, input(1, &pods));
+    let a = plug(&world.n1, pods[0]);
+    let b = plug(&world.n1, pods[1]);
+    settle(&world.n1, input(1, &pods));
+    pings(&a, pods[1]);
+
+    let (mac_a, mac_b) = (MacAddr::of_pod(ip(pods[0])), MacAddr::of_pod(ip(pods[1])));
+    let other = MacAddr([0x0a, 0x58, 10, 32, 1, 99]);
+    let all = MacAddr([0xff; 6]);
+    let all_nodes = MacAddr([0x33, 0x33, 0, 0, 0, 1]);
+    let (a4, b4): (Ipv4Addr, Ipv4Addr) = ([10, 32, 1, 10].into(), [10, 32, 1, 11].into());
+    let (a6, b6) = (v6_of(a4.into()), v6_of(b4.into()));
+    let gateway = ip("10.32.1.1");
+    let local = ip("fe80::858:aff:fe20:10a");
+    let good = ethernet(mac_b, mac_a, 0x0800, &udp4(a4, b4, 1000, 2000));
+    let zero = ip("0.0.0.0");
+    let cases = [
+        ("IPv4 of its own", true, good.clone()),
+        ("802.1Q around it", false, tagged(&good, 0x8100)),
+        ("802.1ad around it", false, tagged(&good, 0x88a8)),
+        (
+            "another source MAC",
+            false,
+            ethernet(mac_b, other, 0x0800, &udp4(a4, b4, 1000, 2000)),
+        ),
+        (
+            "another source address",
+            false,
+            ethernet(
+                mac_b,
+                mac_a,
+                0x0800,
+                &udp4([10, 32, 1, 99].into(), b4, 1000, 2000),
+            ),
+        ),
+        (
+            "an answer of a DHCP server",
+            false,
+            ethernet(mac_b, mac_a, 0x0800, &udp4(a4, b4, 67, 68)),
+        ),
+        (
+            "an unknown ethertype",
+            false,
+            ethernet(mac_b, mac_a, 0x88b5, &[0; 46]),
+        ),
+        (
+            "ARP of its own",
+            true,
+            ethernet(all, mac_a, 0x0806, &arp(1, mac_a, a4.into(), b4.into())),
+        ),
+        (
+            "an ARP probe",
+            true,
+            ethernet(all, mac_a, 0x0806, &arp(1, mac_a, zero, a4.into())),
+        ),
+        (
+            "ARP for the gateway",
+            false,
+            ethernet(all, mac_a, 0x0806, &arp(2, mac_a, gateway, b4.into())),
+        ),
+        (
+            "ARP with another sender MAC",
+            false,
+            ethernet(all, mac_a, 0x0806, &arp(2, other, a4.into(), b4.into())),
+        ),
+        (
+            "NA of its own",
+            true,
+            ethernet(all_nodes, mac_a, 0x86dd, &ndp(a6, 136, a6, 2, mac_a)),
+        ),
+        (
+            "NA from its link-local",
+            true,
+            ethernet(all_nodes, mac_a, 0x86dd, &ndp(local, 136, local, 2, mac_a)),
+        ),
+        (
+            "NA for another target",
+            false,
+            ethernet(all_nodes, mac_a, 0x86dd, &ndp(a6, 136, b6, 2, mac_a)),
+        ),
+        (
+            "NA with another MAC",
+            false,
+            ethernet(all_nodes, mac_a, 0x86dd, &ndp(a6, 136, a6, 2, other)),
+        ),
+        (
+            "NS of its own",
+            true,
+            ethernet(all_nodes, mac_a, 0x86dd, &ndp(a6, 135, b6, 1, mac_a)),
+        ),
+        (
+            "NS with another MAC",
+            false,
+            ethernet(all_nodes, mac_a, 0x86dd, &ndp(a6, 135, b6, 1, other)),
+        ),
+        (
+            "NS from another source",
+            false,
+            ethernet(all_nodes, mac_a, 0x86dd, &ndp(b6, 135, a6, 1, mac_a)),
+        ),
+        (
+            "a router advertisement",
+            false,
+            ethernet(all_nodes, mac_a, 0x86dd, &ndp(local, 134, a6, 1, mac_a)),
+        ),
+        (
+            "a redirect",
+            false,
+            ethernet(all_nodes, mac_a, 0x86dd, &ndp(local, 137, a6, 1, mac_a)),
+        ),
+    ];
+    let wrong: Vec<String> = cases
+        .into_iter()
+        .filter_map(|(what, wanted, frame)| {
+            let got = arrives(&a, &b, frame);
+            (got != wanted).then(|| format!("{what}: arrives {got}, should be {wanted}"))
+        })
+        .collect();
+    assert_eq!(wrong, [""; 0]);
+}
+
+#[test]
+#[ignore = "needs root: own network namespaces"]
+fn pods_cannot_speak_to_the_fabric_ports_of_nodes() {
+    let world = World::new();
+    settle(&world.n1, input(1, &["10.32.1.10"]));
+    settle(&world.n2, input(2, &[]));
+    let a = plug(&world.n1, "10.32.1.10");
+    settle(&world.n1, input(1, &["10.32.1.10"]));
+    pings(&a, "192.0.2.2");
+    for (ns, to) in [
+        (&world.n1, "192.0.2.1"),
+        (&world.n1, "10.32.1.1"),
+        (&world.n2, "192.0.2.2"),
+    ] {
+        let before = ns.sh("cat /proc/thread-self/net/snmp | awk '/^Udp: [0-9]/ {print $2 + $3}'");
+        a.sh(&format!("for i in 1 2 3; do echo x > /dev/udp/{to}/6783; done 2>/dev/null || bash -c 'for i in 1 2 3; do echo x > /dev/udp/{to}/6783; done'"));
+        let after = ns.sh("cat /proc/thread-self/net/snmp | awk '/^Udp: [0-9]/ {print $2 + $3}'");
+        assert_eq!(before, after, "datagrams from a pod to {to}:6783 arrived");
+    }
+}
+
+#[test]
+#[ignore = "needs root: own network namespaces"]
+fn pods_leave_with_the_nodes_address_and_stay_themselves_inside() {
+    let world = World::new();
+    settle(&world.n1, input(1, &["10.32.1.10"]));
+    settle(&world.n2, input(2, &["10.32.2.10"]));
+    let a = plug(&world.n1, "10.32.1.10");
+    let c = plug(&world.n2, "10.32.2.10");
+    settle(&world.n1, input(1, &["10.32.1.10"]));
+    settle(&world.n2, input(2, &["10.32.2.10"]));
+    let outside = Netns::new();
+    join(
+        &world.n1,
+        "out",
+        "203.0.113.1/24",
+        &outside,
+        "eth0",
+        "203.0.113.2/24",
+    );
+    pings(&a, "203.0.113.2");
+    let flow = world
+        .n1
+        .sh("conntrack -L -s 10.32.1.10 -d 203.0.113.2 2>/dev/null");
+    assert!(flow.contains("dst=203.0.113.1"), "not masqueraded: {flow}");
+    pings(&a, "10.32.2.10");
+    let flow = world
+        .n1
+        .sh("conntrack -L -s 10.32.1.10 -d 10.32.2.10 2>/dev/null");
+    assert!(
+        flow.contains("dst=10.32.1.10"),
+        "masqueraded inside: {flow}"
+    );
+    drop(c);
+}
+
+#[test]
+#[ignore = "needs root: own network namespaces"]
+fn forward_policy_drop_does_no_harm() {
+    let world = World::new();
+    world
+        .n1
+        .sh("iptables-nft -P FORWARD DROP; ip6tables-nft -P FORWARD DROP");
+    world.n2.sh("iptables-nft -P FORWARD DROP; iptables-nft -P INPUT DROP; iptables-nft -A INPUT -p icmp -j ACCEPT");
+    settle(&world.n1, input(1, &["10.32.1.10", "10.32.1.11"]));
+    settle(&world.n2, input(2, &["10.32.2.10"]));
+    let a = plug(&world.n1, "10.32.1.10");
+    let _b = plug(&world.n1, "10.32.1.11");
+    let _c = plug(&world.n2, "10.32.2.10");
+    settle(&world.n1, input(1, &["10.32.1.10", "10.32.1.11"]));
+    settle(&world.n2, input(2, &["10.32.2.10"]));
+    for to in ["10.32.1.11", "10.32.2.10", "192.0.2.2"] {
+        pings(&a, to);
+    }
+}
+
+#[test]
+#[ignore = "needs root: own network namespaces"]
+fn damage_is_repaired_and_foreign_rules_are_left_alone() {
+    let world = World::new();
+    world.n1.sh("iptables-nft -N WEFTISH; iptables-nft -A WEFTISH -j RETURN; ipset create weft-rx hash:ip; iptables-nft -I FORWARD -j WEFTISH");
+    settle(&world.n1, input(1, &["10.32.1.10"]));
+    for damage in [
+        "ip link del weave",
+        "ip link del vxlan-6784",
+        "ip link del vethwe-bridge",
+        "iptables-nft -t nat -F WEFT-NAT",
+        "iptables-nft -D FORWARD -j WEFT-FORWARD",
+        "nft delete table bridge weft",
+        "sysctl -q -w net.ipv4.ip_forward=0",
+        "bridge fdb del 00:00:00:00:00:00 dev vxlan-6784 dst 192.0.2.2",
+    ] {
+        world.n1.sh(damage);
+        settle(&world.n1, input(1, &["10.32.1.10"]));
+        let rest = settle(&world.n1, input(1, &["10.32.1.10"]));
+        assert_eq!(
+            rest.changes,
+            ["write table bridge weft (1 ports)"],
+            "after `{damage}`"
+        );
+    }
+    world.n1.sh("iptables-nft -C WEFTISH -j RETURN; iptables-nft -C FORWARD -j WEFTISH; ipset list -n weft-rx");
+}
+
+#[test]
+#[ignore = "needs root: own network namespaces"]
+fn a_foreign_weave_is_reported_and_never_touched() {
+    let world = World::new();
+    world.n1.sh(
+        "ip link add weave type bridge; ip addr add 10.99.0.1/16 dev weave; ip link set weave up",
+    );
+    let look = "ip -4 -o addr show weave; ip -d link show weave | grep -o -e 'link/.*' -e 'nf_call.*'; \
+                cd /proc/sys/net; cat ipv4/conf/weave/rp_filter ipv4/conf/weave/send_redirects \
+                ipv4/neigh/weave/ucast_solicit ipv6/conf/weave/accept_ra";
+    let before = world.n1.sh(look);
+    let outcome = apply(&world.n1, input(1, &[]));
+    assert_eq!(outcome.foreign.len(), 1, "{outcome:#?}");
+    assert_eq!(
+        outcome.foreign[0].to_string(),
+        "there is a bridge named weave that weft did not make, weft needs the name for a bridge; \
+         remove it (ip link delete weave) or rename it"
+    );
+    assert_eq!(world.n1.sh(look), before);
+}
+
+#[test]
+#[ignore = "needs root: own network namespaces"]
+fn a_restart_adopts_the_fabric_without_losing_a_packet() {
+    let world = World::new();
+    settle(&world.n1, input(1, &["10.32.1.10"]));
+    settle(&world.n2, input(2, &["10.32.2.10"]));
+    let a = plug(&world.n1, "10.32.1.10");
+    let _c = plug(&world.n2, "10.32.2.10");
+    settle(&world.n1, input(1, &["10.32.1.10"]));
+    settle(&world.n2, input(2, &["10.32.2.10"]));
+    pings(&a, "10.32.2.10");
+    let ping = a.spawn("ping -q -i 0.005 -c 400 10.32.2.10");
+    for _ in 0..5 {
+        settle(&world.n1, input(1, &["10.32.1.10"]));
+        settle(&world.n2, input(2, &["10.32.2.10"]));
+    }
+    let output = ping.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains(" 0% packet loss"), "{text}");
+}
