@@ -385,7 +385,8 @@ impl Lab {
             return underlay::set_link(&self.namespaces(&state, HUB)?, &member, false);
         }
         if let Some(running) = state.daemons.get(&key) {
-            running.stop(&key, Duration::from_secs(10))?;
+            // The API server would wait for its watchers for a minute.
+            running.stop(&key, Duration::from_secs(5))?;
         }
         store.change(|state| state.daemons.remove(&key))?;
         Ok(())

@@ -13,6 +13,7 @@ use crate::network::{
 };
 use crate::node;
 use crate::state::{Phase, State, key};
+use crate::underlay;
 
 #[cfg(test)]
 mod tests;
@@ -54,7 +55,7 @@ pub struct MemberStatus {
     pub namespaces_pid: Option<i32>,
     /// Its daemons by name.
     pub processes: BTreeMap<String, ProcessStatus>,
-    /// Whether its cable is in; nodes only.
+    /// Whether its cable is in; of the hub the one to this machine. `outside` does not say.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub link: Option<ProcessStatus>,
     /// The Ready condition of its Node object; nodes only, while the API server answers.
@@ -154,6 +155,12 @@ pub(crate) fn of(layout: &Layout, state: &State) -> Status {
     let mut members = vec![member(state, HUB, control_plane::PROCESSES)];
     let families = state.options.families;
     members[0].addresses = host_addresses(HUB_HOST, families);
+    let ours = underlay::owner().is_ok_and(|owner| owner.is_some_and(|it| it.lab == state.id));
+    members[0].link = Some(if ours {
+        ProcessStatus::Running
+    } else {
+        ProcessStatus::Died
+    });
     members.push(MemberStatus {
         addresses: host_addresses(OUTSIDE_HOST, families),
         ..member(state, OUTSIDE, &[])

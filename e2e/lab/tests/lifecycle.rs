@@ -8,6 +8,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -82,77 +83,98 @@ fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// Everything of the machine that a lab could have touched.
-#[derive(Debug, PartialEq, Eq)]
-struct Machine {
-    links: BTreeSet<String>,
-    routes: String,
-    iptables: String,
-    mounts: String,
-    cgroups: BTreeSet<String>,
-    named_namespaces: BTreeSet<String>,
-    sysctls: Vec<String>,
-    directories: Vec<(&'static str, bool)>,
-    lab_processes: BTreeSet<String>,
-    files: bool,
-}
-
-impl Machine {
-    fn look() -> Self {
-        let list = |path: &str| -> BTreeSet<String> {
-            fs::read_dir(path)
-                .into_iter()
-                .flatten()
-                .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
-                .collect()
-        };
-        Self {
-            links: list("/sys/class/net"),
-            routes: output("ip", &["route", "show", "table", "all"]),
-            iptables: output("iptables-save", &[]),
-            mounts: fs::read_to_string("/proc/self/mountinfo").unwrap(),
-            cgroups: output("find", &["/sys/fs/cgroup", "-type", "d"])
-                .lines()
-                .map(str::to_owned)
-                .collect(),
-            named_namespaces: list("/run/netns"),
-            sysctls: ["vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic"]
-                .iter()
-                .map(|name| fs::read_to_string(format!("/proc/sys/{name}")).unwrap())
-                .collect(),
-            directories: [
-                "/var/lib/kubelet",
-                "/var/lib/cni",
-                "/opt/cni",
-                "/etc/cni",
-                "/run/containerd",
-            ]
-            .map(|path| (path, Path::new(path).exists()))
-            .into(),
-            lab_processes: lab_processes(),
-            files: repository().join("target/lab").exists(),
+/// Everything of the machine that a lab could have touched, one line per thing.
+///
+/// What other programs make all the time is left out: their cgroups, and named network namespaces
+/// (which a lab does not use).
+fn machine() -> BTreeSet<String> {
+    let mut lines = BTreeSet::new();
+    let mut add = |kind: &str, text: &str| {
+        lines.extend(text.lines().map(|line| format!("{kind}: {line}")));
+    };
+    add("route", &output("ip", &["route", "show", "table", "all"]));
+    add("rule", &output("iptables-save", &[]));
+    for entry in fs::read_dir("/sys/class/net").unwrap() {
+        add("link", &entry.unwrap().file_name().to_string_lossy());
+    }
+    for line in fs::read_to_string("/proc/self/mountinfo").unwrap().lines() {
+        if !line.contains(" /run/netns") {
+            add("mount", line);
         }
     }
+    for line in output(
+        "find",
+        &["/sys/fs/cgroup", "-type", "d", "-name", "weft-lab*"],
+    )
+    .lines()
+    {
+        add("cgroup", line);
+    }
+    for name in [
+        "vm/overcommit_memory",
+        "vm/panic_on_oom",
+        "kernel/panic",
+        "kernel/panic_on_oops",
+    ] {
+        let value = fs::read_to_string(format!("/proc/sys/{name}")).unwrap();
+        add("sysctl", &format!("{name} = {value}"));
+    }
+    for path in [
+        "/etc/cni",
+        "/etc/kubernetes",
+        "/opt/cni",
+        "/opt/containerd",
+        "/run/containerd",
+        "/usr/libexec/kubernetes",
+        "/var/lib/cni",
+        "/var/lib/containerd",
+        "/var/lib/kubelet",
+        "/var/lib/weft",
+        "/var/log/containers",
+        "/var/log/pods",
+    ] {
+        if Path::new(path).exists() {
+            add("file", path);
+        }
+    }
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
+        if environment
+            .split(|byte| *byte == 0)
+            .any(|pair| pair.starts_with(b"WEFT_LAB_ID="))
+        {
+            let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+            add(
+                "process",
+                &format!("{} {name}", entry.file_name().display()),
+            );
+        }
+    }
+    if lab().layout().root().exists() {
+        add("file", "target/lab");
+    }
+    lines
 }
 
-/// Processes that carry a lab's mark or run its programs.
-fn lab_processes() -> BTreeSet<String> {
-    fs::read_dir("/proc")
-        .unwrap()
-        .flatten()
-        .filter(|entry| {
-            let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
-            let program = fs::read_link(entry.path().join("exe")).unwrap_or_default();
-            let marked = environment
-                .split(|byte| *byte == 0)
-                .any(|pair| pair.starts_with(b"WEFT_LAB_ID="));
-            marked || program.starts_with(lab().layout().cache())
-        })
-        .map(|entry| {
-            let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
-            format!("{} {}", entry.file_name().display(), name.trim())
-        })
-        .collect()
+/// The machine before a lab; fails when there is one.
+fn machine_without_lab() -> BTreeSet<String> {
+    let lines = machine();
+    assert!(
+        !lines.contains("file: target/lab"),
+        "a lab is up; run `cargo xtask lab down` first"
+    );
+    lines
+}
+
+#[track_caller]
+fn assert_unchanged(before: &BTreeSet<String>, when: &str) {
+    let after = machine();
+    let left: Vec<&String> = after.difference(before).collect();
+    let lost: Vec<&String> = before.difference(&after).collect();
+    assert!(
+        left.is_empty() && lost.is_empty(),
+        "{when}: left behind {left:#?}, lost {lost:#?}"
+    );
 }
 
 fn state() -> Option<Value> {
@@ -207,11 +229,7 @@ fn down_leaves_the_machine_as_it_was_before_up() {
     let _alone = alone();
     let lab = lab();
     lab.build().unwrap();
-    let before = Machine::look();
-    assert!(
-        !before.files,
-        "a lab is up; run `cargo xtask lab down` first"
-    );
+    let before = machine_without_lab();
 
     let start = Instant::now();
     lab.up(&options()).unwrap();
@@ -266,9 +284,58 @@ fn down_leaves_the_machine_as_it_was_before_up() {
         .collect();
     assert_eq!(names, ["hub", "outside", "n1", "n3"]);
 
+    // A container outlives its daemons, but not `down`. It needs no CNI in the host's network.
+    run_pod(&lab, "n1");
     assert!(lab.down().unwrap());
-    assert_eq!(Machine::look(), before);
+    assert_unchanged(&before, "after down");
     assert!(!lab.down().unwrap(), "nothing is left to remove");
+}
+
+/// Runs a pod in the host network of `node` and waits until it is ready.
+fn run_pod(lab: &Lab, node: &str) {
+    let pod = serde_json::json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": { "name": "web" },
+        "spec": {
+            "nodeName": node,
+            "hostNetwork": true,
+            "tolerations": [{ "operator": "Exists" }],
+            "containers": [{
+                "name": "web",
+                "image": "registry.k8s.io/e2e-test-images/agnhost:2.63.0",
+                "args": ["netexec"],
+            }],
+        },
+    });
+    let kubeconfig = format!("--kubeconfig={}", lab.layout().admin_kubeconfig().display());
+    let kubectl = lab.layout().programs().join("kubectl");
+    let mut create = command(&kubectl, &[&kubeconfig, "create", "-f", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    create
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(pod.to_string().as_bytes())
+        .unwrap();
+    assert!(create.wait().unwrap().success());
+    let wait = [
+        &kubeconfig,
+        "wait",
+        "--for=condition=Ready",
+        "--timeout=60s",
+        "pod/web",
+    ];
+    assert!(
+        command(&kubectl, &wait)
+            .stdout(Stdio::null())
+            .status()
+            .unwrap()
+            .success()
+    );
 }
 
 /// A moment of `up`, by what the state file says.
@@ -280,11 +347,7 @@ fn down_leaves_the_machine_as_it_was_after_a_crash_of_up() {
     let _alone = alone();
     let lab = lab();
     lab.build().unwrap();
-    let before = Machine::look();
-    assert!(
-        !before.files,
-        "a lab is up; run `cargo xtask lab down` first"
-    );
+    let before = machine_without_lab();
 
     let xtask = xtask();
     let moments: [Moment; 5] = [
@@ -316,7 +379,7 @@ fn down_leaves_the_machine_as_it_was_after_a_crash_of_up() {
             "{moment}"
         );
         assert!(lab.down().unwrap(), "{moment}");
-        assert_eq!(Machine::look(), before, "{moment}");
+        assert_unchanged(&before, moment);
     }
 }
 
@@ -326,11 +389,7 @@ fn down_finds_a_lab_whose_files_were_deleted() {
     let _alone = alone();
     let lab = lab();
     lab.build().unwrap();
-    let before = Machine::look();
-    assert!(
-        !before.files,
-        "a lab is up; run `cargo xtask lab down` first"
-    );
+    let before = machine_without_lab();
 
     // As `cargo clean` does it.
     lab.up(&options()).unwrap();
@@ -339,5 +398,5 @@ fn down_finds_a_lab_whose_files_were_deleted() {
         fs::remove_dir_all(lab.layout().root()).is_ok() || !lab.layout().root().exists()
     });
     assert!(lab.down().unwrap());
-    assert_eq!(Machine::look(), before);
+    assert_unchanged(&before, "after down");
 }
