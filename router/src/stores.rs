@@ -14,7 +14,10 @@ use kube::{
     },
 };
 use serde::de::DeserializeOwned;
-use tokio::{sync::Notify, task::JoinSet};
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinSet,
+};
 use weft_crds::{IPBlock, IPPool, PeerSlice, WeftNode};
 
 /// Snapshots of everything watched. Cheap to clone.
@@ -31,6 +34,7 @@ pub(crate) struct Stores {
     pub(crate) changed: Arc<Notify>,
     /// A pod of this node was seen.
     pub(crate) pods_changed: Arc<Notify>,
+    ready: watch::Sender<bool>,
 }
 
 impl Stores {
@@ -43,23 +47,41 @@ impl Stores {
         let granted = watcher::Config::default().fields(&format!("spec.node.name={node}"));
         let all = watcher::Config::default;
         let api = || client.clone();
-        Self {
-            node: watch(Api::all(api()), own.clone(), &changed, tasks, prune_node),
-            weft_node: watch(Api::all(api()), own, &changed, tasks, |_| {}),
-            blocks: watch(Api::all(api()), granted, &changed, tasks, |_| {}),
-            slices: watch(Api::all(api()), all(), &changed, tasks, |_| {}),
-            pools: watch(Api::all(api()), all(), &changed, tasks, |_| {}),
-            pods: watch(Api::all(api()), on_node, &pods_changed, tasks, prune_pod),
-            namespaces: watch(Api::all(api()), all(), &pods_changed, tasks, |m| {
+        let stores = Self {
+            ready: watch::Sender::new(false),
+            node: follow_kind(Api::all(api()), own.clone(), &changed, tasks, prune_node),
+            weft_node: follow_kind(Api::all(api()), own, &changed, tasks, |_| {}),
+            blocks: follow_kind(Api::all(api()), granted, &changed, tasks, |_| {}),
+            slices: follow_kind(Api::all(api()), all(), &changed, tasks, |_| {}),
+            pools: follow_kind(Api::all(api()), all(), &changed, tasks, |_| {}),
+            pods: follow_kind(Api::all(api()), on_node, &pods_changed, tasks, prune_pod),
+            namespaces: follow_kind(Api::all(api()), all(), &pods_changed, tasks, |m| {
                 m.metadata.managed_fields = None
             }),
             changed,
             pods_changed,
-        }
+        };
+        let waiting = stores.clone();
+        tasks.spawn(async move {
+            if waiting.all_listed().await {
+                waiting.ready.send_replace(true);
+            }
+        });
+        stores
     }
 
     /// Waits until every first list arrived (I5). `false`: a watch ended, which means shutdown.
     pub(crate) async fn ready(&self) -> bool {
+        self.ready
+            .subscribe()
+            .wait_for(|ready| *ready)
+            .await
+            .is_ok()
+    }
+
+    /// Only one task may wait for a store: it wakes no more than the last that asked (kube-runtime
+    /// 5.0, `DelayedInit`).
+    async fn all_listed(&self) -> bool {
         self.node.wait_until_ready().await.is_ok()
             && self.weft_node.wait_until_ready().await.is_ok()
             && self.blocks.wait_until_ready().await.is_ok()
@@ -82,7 +104,7 @@ impl Stores {
     }
 }
 
-fn watch<K>(
+fn follow_kind<K>(
     api: Api<K>,
     config: watcher::Config,
     changed: &Arc<Notify>,
