@@ -168,6 +168,8 @@ pub enum NpcRequest {
     Blocks(Endpoints),
     /// State of npc, as [`NpcStatus`].
     Status,
+    /// The rules npc wants in the kernel, as the text its tools would get (a string).
+    Dump,
 }
 
 /// Answer to [`NpcRequest::Status`].

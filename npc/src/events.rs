@@ -1,0 +1,147 @@
+//! Events: what is wrong with a policy, on the policy; what somebody did to our rules, on the Node.
+//!
+//! The sync loop decides what is new; a task of its own talks to the API, so that a slow API never
+//! delays a rule.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::{
+    Client,
+    runtime::events::{Event, EventType, Recorder, Reporter},
+};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use weft_policy::{PolicyModel, Problem};
+
+use crate::state::State;
+
+/// An event to publish.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Notice {
+    on: ObjectReference,
+    reason: &'static str,
+    action: &'static str,
+    note: String,
+}
+
+/// Longest note the API takes, in bytes.
+const MAX_NOTE: usize = 1000;
+
+/// Decides what is news.
+pub(crate) struct Announcer {
+    node: String,
+    state: Arc<State>,
+    known: Mutex<BTreeSet<Problem>>,
+    queue: mpsc::Sender<Notice>,
+}
+
+impl Announcer {
+    /// An announcer and the queue that [`publish`] reads.
+    pub(crate) fn new(node: &str, state: Arc<State>) -> (Self, mpsc::Receiver<Notice>) {
+        let (queue, notices) = mpsc::channel(256);
+        let announcer = Self {
+            node: node.to_owned(),
+            state,
+            known: Mutex::default(),
+            queue,
+        };
+        (announcer, notices)
+    }
+
+    /// Announces problems of policies with subjects on this node, each once until it is solved.
+    pub(crate) fn problems(&self, model: &PolicyModel) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if *known == model.problems {
+            return;
+        }
+        for problem in model.problems.difference(&known) {
+            tracing::warn!("{problem}");
+            self.send(Notice {
+                on: ObjectReference {
+                    api_version: Some("networking.k8s.io/v1".to_owned()),
+                    kind: Some("NetworkPolicy".to_owned()),
+                    namespace: Some(problem.policy.namespace.to_string()),
+                    name: Some(problem.policy.name.to_string()),
+                    uid: self.state.policy_uid(&problem.policy),
+                    ..ObjectReference::default()
+                },
+                reason: "PolicyProblem",
+                action: "Enforce",
+                note: format!(
+                    "{}: {} (its pods on node {} allow nothing by this part)",
+                    problem.field, problem.message, self.node
+                ),
+            });
+        }
+        known.clone_from(&model.problems);
+    }
+
+    /// Announces a repair.
+    pub(crate) fn drift(&self, plan: &str) {
+        self.send(Notice {
+            on: ObjectReference {
+                api_version: Some("v1".to_owned()),
+                kind: Some("Node".to_owned()),
+                name: Some(self.node.clone()),
+                // As the kubelet does: `kubectl describe node` looks for the name here.
+                uid: Some(self.node.clone()),
+                ..ObjectReference::default()
+            },
+            reason: "PolicyRulesRepaired",
+            action: "Repair",
+            note: format!("something else changed the rules of weft's npc; it ran:\n{plan}"),
+        });
+    }
+
+    fn send(&self, mut notice: Notice) {
+        let mut end = notice.note.len().min(MAX_NOTE);
+        while !notice.note.is_char_boundary(end) {
+            end -= 1;
+        }
+        notice.note.truncate(end);
+        // A full queue means the API is away or drowning: the log has it, and the problem is still
+        // on the metric.
+        if self.queue.try_send(notice).is_err() {
+            tracing::debug!("event dropped: the queue is full");
+        }
+    }
+}
+
+/// Publishes notices until `token` is cancelled.
+pub(crate) async fn publish(
+    client: Client,
+    node: String,
+    mut notices: mpsc::Receiver<Notice>,
+    token: CancellationToken,
+) {
+    let recorder = Recorder::new(
+        client,
+        Reporter {
+            controller: "weft-npc".to_owned(),
+            instance: Some(node),
+        },
+    );
+    loop {
+        let notice = tokio::select! {
+            () = token.cancelled() => return,
+            notice = notices.recv() => match notice {
+                Some(notice) => notice,
+                None => return,
+            },
+        };
+        let event = Event {
+            type_: EventType::Warning,
+            reason: notice.reason.to_owned(),
+            note: Some(notice.note),
+            action: notice.action.to_owned(),
+            secondary: None,
+        };
+        if let Err(error) = recorder.publish(&event, &notice.on).await {
+            tracing::warn!(%error, reason = notice.reason, "cannot publish an event");
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! The network policy controller of a node: watches what NetworkPolicy speaks of, compiles it and
+//! keeps it in the kernel.
+//!
+//! ```text
+//! API (pods, namespaces, policies) --watch--+                       +--> events, metrics, health
+//! router.sock (attachments, blocks) --------+--> State --> Sync ----+
+//! npc.sock (Pod, PodGone, Blocks) ----------+      Index    compile, Backend (iptables + ipset)
+//!        ^                                                            |
+//!        +-------------- Pod is answered when its rules are in force -+
+//! ```
+//!
+//! Nothing is written before every first list has arrived (invariant I5), nothing is flushed at
+//! start, and on exit the rules stay. What NetworkPolicy means is `weft-policy`'s, which rules say
+//! so `weft-policy-compile`'s, how they get into the kernel `weft-netfilter`'s business.
+
+pub mod args;
+mod cleanup;
+mod config;
+mod dump;
+mod events;
+mod metrics;
+mod router;
+mod run;
+mod server;
+mod state;
+mod sync;
+mod watch;
+
+pub use cleanup::cleanup;
+pub use config::owner;
+pub use dump::dump;
+pub use run::run;

@@ -1,0 +1,195 @@
+//! `weft_npc_*`, and the name of Weave Net's npc that can be told without reading denials
+//! (`weavenpc_blocked_connections_total` comes with the NFLOG reader).
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicI64},
+    time::{Duration, Instant},
+};
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::{ConstGauge, Gauge},
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::Registry,
+};
+use weft_netfilter::Ruleset;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Class {
+    class: &'static str,
+}
+
+/// Everything npc counts. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Metrics {
+    sync_seconds: Histogram,
+    programming_seconds: Histogram,
+    last_sync: Age,
+    failures: Family<Class, Counter>,
+    drift: Counter,
+    policies: Gauge,
+    rules: Gauge,
+    sets: Gauge,
+    elements: Gauge,
+    /// Weave's: failed attempts to enforce. No `_total`: that is its name.
+    enforcement_errors: Gauge<i64, AtomicI64>,
+}
+
+fn buckets() -> Histogram {
+    // 0.5 ms to 16 s.
+    Histogram::new(exponential_buckets(0.0005, 2.0, 16))
+}
+
+impl Metrics {
+    /// Registers all metrics.
+    pub(crate) fn new(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            sync_seconds: buckets(),
+            programming_seconds: buckets(),
+            last_sync: Age::default(),
+            failures: Family::default(),
+            drift: Counter::default(),
+            policies: Gauge::default(),
+            rules: Gauge::default(),
+            sets: Gauge::default(),
+            elements: Gauge::default(),
+            enforcement_errors: Gauge::default(),
+        };
+        let m = metrics.clone();
+        let r = registry;
+        r.register(
+            "weft_npc_sync_duration_seconds",
+            "Time of a sync, compilation included",
+            m.sync_seconds,
+        );
+        r.register(
+            "weft_npc_programming_duration_seconds",
+            "Time from the first event of a sync until the kernel had the rules",
+            m.programming_seconds,
+        );
+        r.register_collector(Box::new(m.last_sync));
+        r.register(
+            "weft_npc_sync_failures",
+            "Syncs that failed, by class of the failure",
+            m.failures,
+        );
+        r.register(
+            "weft_npc_drift_repairs",
+            "Repairs of rules that somebody else had changed",
+            m.drift,
+        );
+        r.register(
+            "weft_npc_policies",
+            "NetworkPolicies with pods on this node",
+            m.policies,
+        );
+        r.register("weft_npc_rules", "Rules wanted in the kernel", m.rules);
+        r.register("weft_npc_sets", "Sets wanted in the kernel", m.sets);
+        r.register(
+            "weft_npc_set_elements",
+            "Elements of those sets",
+            m.elements,
+        );
+        r.register(
+            "weavenpc_policy_enforcement_errors",
+            "Errors while enforcing policies",
+            m.enforcement_errors,
+        );
+        metrics
+    }
+
+    /// A sync succeeded.
+    pub(crate) fn synced(&self, took: Duration, latency: Option<Duration>) {
+        self.sync_seconds.observe(took.as_secs_f64());
+        if let Some(latency) = latency {
+            self.programming_seconds.observe(latency.as_secs_f64());
+        }
+        self.last_sync.now();
+    }
+
+    /// What the kernel holds.
+    pub(crate) fn size(&self, policies: usize, ruleset: &Ruleset) {
+        let (rules, sets, elements) = ruleset.size();
+        let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        self.policies.set(count(policies));
+        self.rules.set(count(rules));
+        self.sets.set(count(sets));
+        self.elements.set(count(elements));
+    }
+
+    /// A sync failed.
+    pub(crate) fn failed(&self, class: &'static str) {
+        self.failures.get_or_create(&Class { class }).inc();
+        self.enforcement_errors.inc();
+    }
+
+    /// Drift was repaired.
+    pub(crate) fn drifted(&self) {
+        self.drift.inc();
+    }
+}
+
+/// Seconds since the kernel was last known to be right; worked out when it is asked for. Absent
+/// until then.
+#[derive(Clone, Default)]
+struct Age(Arc<Mutex<Option<Instant>>>);
+
+impl Age {
+    fn now(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+}
+
+impl fmt::Debug for Age {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Age")
+    }
+}
+
+impl Collector for Age {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
+        let last = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(last) = last else { return Ok(()) };
+        let age = ConstGauge::new(last.elapsed().as_secs_f64());
+        let metric = encoder.encode_descriptor(
+            "weft_npc_last_sync_age_seconds",
+            "Seconds since the rules in the kernel were last known to be right",
+            None,
+            age.metric_type(),
+        )?;
+        age.encode(metric)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_that_dashboards_use() {
+        let mut registry = Registry::default();
+        let metrics = Metrics::new(&mut registry);
+        metrics.synced(Duration::from_millis(3), Some(Duration::from_millis(4)));
+        metrics.failed("lock");
+        metrics.drifted();
+        metrics.size(1, &Ruleset::default());
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).expect("encoded");
+        for line in [
+            "weft_npc_sync_failures_total{class=\"lock\"} 1",
+            "weft_npc_drift_repairs_total 1",
+            "weft_npc_policies 1",
+            "weavenpc_policy_enforcement_errors 1",
+            "weft_npc_programming_duration_seconds_count 1",
+            "weft_npc_last_sync_age_seconds ",
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+    }
+}

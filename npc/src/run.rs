@@ -1,0 +1,154 @@
+//! `weft-npc run`: puts the tasks together.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use kube::Client;
+use prometheus_client::registry::Registry;
+use tokio::task::JoinSet;
+use weft_crds::NodeConfig;
+use weft_netfilter::backend::Backend as _;
+use weft_runtime::{
+    health::Health,
+    http::{self, Listen},
+    shutdown,
+};
+
+use crate::{
+    args::RunArgs,
+    config,
+    events::{self, Announcer},
+    metrics::Metrics,
+    router,
+    server::{self, Server},
+    state::State,
+    sync::{Sync, Wanted},
+    watch,
+};
+
+type Tasks = JoinSet<anyhow::Result<&'static str>>;
+
+fn spawn(
+    tasks: &mut Tasks,
+    name: &'static str,
+    work: impl Future<Output = anyhow::Result<()>> + Send + 'static,
+) {
+    tasks.spawn(async move { work.await.context(name).map(|()| name) });
+}
+
+/// A task that only a signal ends.
+fn forever(tasks: &mut Tasks, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+    spawn(tasks, name, async move {
+        work.await;
+        Ok(())
+    });
+}
+
+/// Runs npc until a signal. The rules stay.
+///
+/// # Errors
+/// The configuration cannot be read, the tools cannot be run, or a task that must not end ended.
+pub async fn run(args: RunArgs) -> anyhow::Result<()> {
+    let token = shutdown::token()?;
+    let path = args.config.display().to_string();
+    let text = std::fs::read_to_string(&args.config)
+        .with_context(|| format!("cannot read the configuration {path}"))?;
+    let config: NodeConfig = serde_json::from_str(&text)
+        .with_context(|| format!("the configuration {path} is not what the operator renders"))?;
+    let client = Client::try_default()
+        .await
+        .context("cannot find the API server: no kubeconfig and no service account")?;
+    let run_dir = &args.sockets.run_dir;
+    std::fs::create_dir_all(run_dir)
+        .with_context(|| format!("cannot make the directory {}", run_dir.display()))?;
+    let backend = config::backend(&config)
+        .await
+        .context("cannot run iptables and ipset; the image has them, is this a changed one?")?;
+
+    let mut registry = Registry::default();
+    let metrics = Metrics::new(&mut registry);
+    let registry = Arc::new(registry);
+    let health = Health::new(&["lists", "rules"]);
+    let state = Arc::new(State::new(&args.node_name));
+    let wanted = Wanted::default();
+    let (announcer, notices) = Announcer::new(&args.node_name, Arc::clone(&state));
+    let server = Arc::new(Server {
+        state: Arc::clone(&state),
+        health: health.clone(),
+        backend: backend.name().to_owned(),
+        wanted: wanted.clone(),
+    });
+    let sync = Sync {
+        state: Arc::clone(&state),
+        backend,
+        metrics,
+        health: health.clone(),
+        announcer,
+        wanted,
+    };
+
+    let mut tasks = Tasks::new();
+    let end = || token.clone();
+    let shared = || Arc::clone(&state);
+    {
+        let token = end();
+        spawn(&mut tasks, "sync", async move {
+            sync.run(token).await;
+            Ok(())
+        });
+    }
+    {
+        let (path, token) = (run_dir.join("npc.sock"), end());
+        spawn(&mut tasks, "npc.sock", async move {
+            Ok(server::serve(&path, server, token).await?)
+        });
+    }
+    {
+        let routes = http::routes(health, registry);
+        let serve = http::serve(Listen::Tcp(args.metrics_address), routes, end());
+        spawn(&mut tasks, "metrics", async move { Ok(serve.await?) });
+    }
+    forever(
+        &mut tasks,
+        "endpoints",
+        router::run(shared(), run_dir.join("router.sock"), end()),
+    );
+    forever(
+        &mut tasks,
+        "pods",
+        watch::pods(client.clone(), shared(), end()),
+    );
+    forever(
+        &mut tasks,
+        "namespaces",
+        watch::namespaces(client.clone(), shared(), end()),
+    );
+    forever(
+        &mut tasks,
+        "policies",
+        watch::network_policies(client.clone(), shared(), end()),
+    );
+    forever(
+        &mut tasks,
+        "events",
+        events::publish(client, args.node_name.clone(), notices, end()),
+    );
+
+    let mut result = Ok(());
+    while let Some(ended) = tasks.join_next().await {
+        let ended = ended
+            .context("a task panicked")
+            .and_then(|ended| ended)
+            .and_then(|name| {
+                anyhow::ensure!(token.is_cancelled(), "the task {name} ended by itself");
+                Ok(())
+            });
+        if let Err(error) = ended {
+            token.cancel();
+            if result.is_ok() {
+                result = Err(error);
+            }
+        }
+    }
+    result
+}

@@ -1,0 +1,104 @@
+use weft_netfilter::{Family, TableName, backend::Iptables, fake::FakeKernel};
+use weft_policy::{Endpoint, EndpointId, ObjectKey};
+
+use super::*;
+use crate::{config, state::List};
+
+fn sync(state: &Arc<State>) -> Sync<Iptables<FakeKernel>> {
+    let (announcer, _) = Announcer::new("n1", Arc::clone(state));
+    Sync {
+        state: Arc::clone(state),
+        backend: Iptables::new(config::owner(), FakeKernel::default()),
+        metrics: Metrics::new(&mut prometheus_client::registry::Registry::default()),
+        health: Health::default(),
+        announcer,
+        wanted: Wanted::default(),
+    }
+}
+
+fn ready() -> Arc<State> {
+    let state = Arc::new(State::new("n1"));
+    for list in List::ALL {
+        state.arrived(list);
+    }
+    state
+}
+
+fn forward(sync: &mut Sync<Iptables<FakeKernel>>) -> Vec<String> {
+    let kernel = sync.backend.tools_mut();
+    let chain = kernel.chain(Family::V4, TableName::Filter, "FORWARD");
+    chain.expect("FORWARD").to_vec()
+}
+
+#[tokio::test]
+async fn nothing_is_written_before_every_first_list_arrived() {
+    let state = Arc::new(State::new("n1"));
+    let mut sync = sync(&state);
+    let untouched = sync.backend.tools_mut().clone();
+    sync.sync().await.expect("nothing to do");
+    sync.verify().await.expect("nothing to do");
+    assert_eq!(*sync.backend.tools_mut(), untouched);
+    for list in List::ALL {
+        state.arrived(list);
+    }
+    sync.sync().await.expect("synced");
+    assert_eq!(forward(&mut sync), ["-j WEFT-NPC"]);
+}
+
+#[tokio::test]
+async fn a_failure_is_told_and_the_next_sync_repairs_it() {
+    let state = ready();
+    let mut sync = sync(&state);
+    let applied = state.watch_applied();
+    sync.backend.tools_mut().fail_after(0);
+    assert_eq!(sync.sync().await.unwrap_err().class(), "exit");
+    assert!(state.failure().is_some());
+    assert_eq!(*applied.borrow(), 0);
+    sync.sync().await.expect("synced");
+    assert_eq!(state.failure(), None);
+    assert!(*applied.borrow() > 0);
+}
+
+#[tokio::test]
+async fn drift_is_repaired_by_the_rules_of_the_last_sync() {
+    let state = ready();
+    let mut sync = sync(&state);
+    sync.sync().await.expect("synced");
+    sync.backend
+        .tools_mut()
+        .chain_mut(Family::V4, TableName::Filter, "FORWARD")
+        .clear();
+    // A change that has not been applied is not mistaken for drift.
+    let id = EndpointId::new("c1", "eth0");
+    state.attach(
+        id,
+        Endpoint {
+            pod: ObjectKey::new("default", "web-0"),
+            uid: "u1".into(),
+            addresses: ["10.32.0.2".parse().expect("address")].into(),
+            host_ifname: "vethweplc1".to_owned(),
+        },
+    );
+    let applied = *state.watch_applied().borrow();
+    sync.verify().await.expect("verified");
+    assert_eq!(forward(&mut sync), ["-j WEFT-NPC"]);
+    assert_eq!(*state.watch_applied().borrow(), applied);
+    assert!(sync.wanted.text().contains(":WEFT-NPC - [0:0]"));
+}
+
+#[tokio::test]
+async fn the_loop_applies_changes_and_ends_with_its_token() {
+    let state = Arc::new(State::new("n1"));
+    let sync = sync(&state);
+    let health = sync.health.clone();
+    let token = CancellationToken::new();
+    let running = tokio::spawn(sync.run(token.clone()));
+    let mut applied = state.watch_applied();
+    for list in List::ALL {
+        state.arrived(list);
+    }
+    applied.changed().await.expect("applied");
+    assert_eq!(health.unready(), [""; 0]);
+    token.cancel();
+    running.await.expect("ended");
+}
