@@ -14,7 +14,7 @@ use crate::Condition;
     version = "v1alpha1",
     kind = "WeftNetwork",
     plural = "weftnetworks",
-    shortname = "weft",
+    shortname = "weftnet",
     category = "weft",
     derive = "PartialEq",
     status = "WeftNetworkStatus",

@@ -17,7 +17,6 @@ use serde::{Deserialize, Serialize};
     category = "weft",
     derive = "PartialEq",
     printcolumn(name = "Generation", type_ = "integer", json_path = ".spec.generation"),
-    printcolumn(name = "Nodes", type_ = "string", json_path = ".spec.peers[*].node"),
     printcolumn(
         name = "Age",
         type_ = "date",

@@ -37,9 +37,10 @@ pub(crate) enum Error {
 
 /// The server's own sentence; kube's text repeats it with every field of the Status.
 pub(crate) fn brief(error: &kube::Error) -> String {
-    match error {
-        kube::Error::Api(status) => status.message.clone(),
-        other => other.to_string(),
+    if let kube::Error::Api(status) = error {
+        status.message.clone()
+    } else {
+        error.to_string()
     }
 }
 

@@ -3,8 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
-use k8s_openapi::api::core::v1::Namespace;
-use kube::{Api, Client};
+use k8s_openapi::{
+    api::core::v1::{Namespace, ServiceAccount},
+    apimachinery::pkg::apis::meta::v1::OwnerReference,
+};
+use kube::{Api, Client, Resource};
 use prometheus_client::registry::Registry;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -69,6 +72,7 @@ pub(crate) async fn run(options: args::Run) -> anyhow::Result<()> {
         name: LEASE.into(),
         identity: options.pod_name.clone(),
         timing: Timing::default(),
+        owners: lease_owner(&client, &options.namespace).await,
     };
     let leadership = tokio::select! {
         leadership = lease::acquire(candidate, &token) => leadership,
@@ -240,6 +244,15 @@ async fn facts(client: &Client, options: &args::Run) -> Result<Facts, Error> {
         api_server: options.api_server.clone(),
         log: Some((options.log.clone(), options.log_format.to_string())),
     })
+}
+
+/// The Lease goes away with the operator's ServiceAccount, that is at uninstall. Best effort.
+async fn lease_owner(client: &Client, namespace: &str) -> Vec<OwnerReference> {
+    let api = Api::<ServiceAccount>::namespaced(client.clone(), namespace);
+    match tokio::time::timeout(LIMIT, api.get_opt(LEASE)).await {
+        Ok(Ok(Some(account))) => account.owner_ref(&()).into_iter().collect(),
+        _ => Vec::new(),
+    }
 }
 
 /// Tries until it works: without this step nothing else makes sense.

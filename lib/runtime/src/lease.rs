@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use k8s_openapi::{
     api::coordination::v1::{Lease, LeaseSpec},
-    apimachinery::pkg::apis::meta::v1::MicroTime,
+    apimachinery::pkg::apis::meta::v1::{MicroTime, OwnerReference},
     jiff::Timestamp,
 };
 use kube::{
@@ -110,6 +110,8 @@ pub struct Candidate {
     pub name: String,
     /// Our identity: the pod's name.
     pub identity: String,
+    /// Owners of the Lease: with them gone, Kubernetes removes it.
+    pub owners: Vec<OwnerReference>,
     /// The times.
     pub timing: Timing,
 }
@@ -263,13 +265,16 @@ impl Election {
     }
 
     async fn write(&self) -> Result<Lease, kube::Error> {
-        let lease = claimed(
+        let mut lease = claimed(
             self.lease.as_ref(),
             &self.candidate.name,
             &self.candidate.identity,
             &self.candidate.timing,
             now(),
         );
+        if !self.candidate.owners.is_empty() {
+            lease.metadata.owner_references = Some(self.candidate.owners.clone());
+        }
         if self.lease.is_some() {
             self.api()
                 .replace(&self.candidate.name, &PostParams::default(), &lease)

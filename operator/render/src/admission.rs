@@ -53,7 +53,7 @@ pub(crate) fn policy(facts: &Facts, owner: &OwnerReference) -> ValidatingAdmissi
             variables: Some(vec![Variable {
                 name: "node".into(),
                 expression: format!(
-                    "'{CLAIM}' in request.userInfo.extra ? request.userInfo.extra['{CLAIM}'][0] : ''"
+                    "has(request.userInfo.extra) && '{CLAIM}' in request.userInfo.extra ? request.userInfo.extra['{CLAIM}'][0] : ''"
                 ),
             }]),
             validations: Some(vec![
@@ -70,7 +70,7 @@ pub(crate) fn policy(facts: &Facts, owner: &OwnerReference) -> ValidatingAdmissi
                     "a node agent may only write the WeftNode of its own node",
                 ),
                 validation(
-                    "request.resource.resource != 'ipblocks' || object.spec.node.name == variables.node",
+                    "request.resource.resource != 'ipblocks' || dyn(object).spec.node.name == variables.node",
                     "a node agent may only write IPBlocks of its own node",
                 ),
             ]),

@@ -16,7 +16,9 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{Api, Client, ResourceExt, api::ListParams};
-use weft_crds::{BlockName, BlockNode, BlockPhase, IPBlock, IPBlockSpec, IPBlockStatus, IPPool};
+use weft_crds::{
+    BlockName, BlockNode, BlockPhase, IPBlock, IPBlockSpec, IPBlockStatus, IPPool, PoolPhase,
+};
 use weft_ipam::{claim::BlockView, sighting::Patience};
 
 use self::{
@@ -86,6 +88,7 @@ impl Blocks {
                 self.grant(&verdicts, &nodes, &mut errors).await?;
             }
         }
+        self.withdraw(&pools, &mut errors).await;
         let pending = self.take_back(&nodes, &mut errors).await;
         Error::join(errors)?;
         Ok(pending.then_some(RECLAIM_LOOK))
@@ -119,6 +122,27 @@ impl Blocks {
             }
         }
         Ok(())
+    }
+
+    /// Blocks that nobody confirmed of pools that give out nothing any more. Such a block routes
+    /// nothing; if its node confirms it at this very moment, the delete is a conflict.
+    async fn withdraw(&self, pools: &[Arc<IPPool>], errors: &mut Vec<Error>) {
+        let api = Api::<IPBlock>::all(self.client.clone());
+        for block in self.stores.blocks.rows() {
+            let idle = pools.iter().any(|p| {
+                p.name_any() == block.spec.pool
+                    && (p.metadata.deletion_timestamp.is_some()
+                        || p.spec.phase != PoolPhase::Active)
+            });
+            let untouched = block.metadata.deletion_timestamp.is_none()
+                && block
+                    .status
+                    .as_ref()
+                    .is_none_or(|s| *s == IPBlockStatus::default());
+            if idle && untouched {
+                errors.extend(delete_exactly(&api, &*block).await.err());
+            }
+        }
     }
 
     /// Returns whether there is something to look at again soon.
