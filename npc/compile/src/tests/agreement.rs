@@ -15,7 +15,7 @@ use weft_policy::{
 };
 use weft_testkit::builders::{ip_block, make_namespace, make_network_policy, make_pod, selector};
 
-use super::way::traced;
+use super::way::{traced, traced_with_mark};
 use crate::{NodeView, compile};
 
 pub(super) fn node() -> NodeView {
@@ -48,8 +48,13 @@ fn disagreement(model: &PolicyModel, node: &NodeView, packet: &Packet) -> Option
     };
     let outcome = traced(&ruleset, model, packet);
     let logged: Vec<&str> = outcome.logged.iter().map(String::as_str).collect();
-    let mark_kept = outcome.dropped || outcome.mark | node.mark == 0xffff_ffff;
-    if outcome.dropped == reason.is_some() && logged == Vec::from_iter(reason) && mark_kept {
+    let unmarked = traced_with_mark(&ruleset, model, packet, !node.mark);
+    // Our bit does not leave our chains, others' bits pass through them.
+    let mark_kept =
+        outcome.dropped || (outcome.mark | node.mark == 0xffff_ffff && unmarked.mark == !node.mark);
+    let same = outcome.dropped == unmarked.dropped;
+    if same && outcome.dropped == reason.is_some() && logged == Vec::from_iter(reason) && mark_kept
+    {
         return None;
     }
     let path: Vec<String> = outcome.path.iter().map(ToString::to_string).collect();

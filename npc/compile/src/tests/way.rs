@@ -8,8 +8,23 @@ use weft_policy::{Packet, Path, Payload, PolicyModel, State};
 
 /// Takes the packet through all hooks it passes on a node whose switch filters too.
 pub(super) fn traced(ruleset: &Ruleset, model: &PolicyModel, packet: &Packet) -> Outcome {
+    // Somebody else's marks, ours among them, must neither help nor get lost.
+    traced_with_mark(ruleset, model, packet, 0xffff_ffff)
+}
+
+/// The same with a mark of the packet's own.
+pub(super) fn traced_with_mark(
+    ruleset: &Ruleset,
+    model: &PolicyModel,
+    packet: &Packet,
+    mark: u32,
+) -> Outcome {
     let passes = passes(model, packet);
-    trace(ruleset, &translated(packet), &passes).expect("a ruleset that the kernel could hold")
+    let packet = TracePacket {
+        mark,
+        ..translated(packet)
+    };
+    trace(ruleset, &packet, &passes).expect("a ruleset that the kernel could hold")
 }
 
 fn translated(packet: &Packet) -> TracePacket {
@@ -32,8 +47,6 @@ fn translated(packet: &Packet) -> TracePacket {
             State::Untracked => CtState::Untracked,
         },
         pkt_type: PktType::Unicast,
-        // Somebody else's marks must neither help nor get lost.
-        mark: 0xffff_ffff,
         ..TracePacket::new(packet.source, packet.destination, protocol)
     }
 }
