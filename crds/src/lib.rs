@@ -25,6 +25,8 @@
 mod block;
 mod condition;
 mod config;
+#[cfg(any(test, feature = "examples"))]
+pub mod examples;
 mod network;
 mod node;
 mod peers;
@@ -67,3 +69,6 @@ pub fn all()
         PeerSlice::crd(),
     ]
 }
+
+#[cfg(test)]
+mod tests;
