@@ -107,9 +107,11 @@ fn judge_conditions(
         Some(refusal) => condition("Ready", false, refusal.reason(), refusal.message()),
     };
     let overlap = match &verdict.refusal {
-        Some(refusal @ Refusal::Overlap { .. }) => {
-            condition("CIDROverlap", true, refusal.reason(), refusal.message())
-        }
+        Some(
+            refusal @ (Refusal::Overlap { .. }
+            | Refusal::NodeRange { .. }
+            | Refusal::ServiceRange { .. }),
+        ) => condition("CIDROverlap", true, refusal.reason(), refusal.message()),
         _ => condition("CIDROverlap", false, "NoOverlap", String::new()),
     };
     let remedy = "add a CIDR to the pool, or a pool";
