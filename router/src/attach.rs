@@ -72,31 +72,28 @@ async fn find_pod(shared: &Shared, pod: &PodRef) -> Result<Option<Arc<Pod>>, Err
     if is_static {
         return Ok(known());
     }
+    // Subscribed before the look, so that no change is missed in between.
+    let mut changes = shared.stores.pod_changes();
     let wait = async {
         loop {
-            let changed = shared.stores.pods_changed.notified();
-            let mut changed = std::pin::pin!(changed);
-            // Registered before the look, so that no change is missed in between.
-            changed.as_mut().enable();
             if let Some(pod) = known() {
-                return pod;
+                return Some(pod);
             }
-            changed.await;
+            if changes.changed().await.is_err() {
+                return None;
+            }
         }
     };
-    tokio::time::timeout(POD_WAIT, wait)
-        .await
-        .map(Some)
-        .map_err(|_| {
-            again(
-                format!(
-                    "the API has not shown pod {} with UID {} within {POD_WAIT:?}",
-                    name(pod),
-                    pod.uid
-                ),
-                "the kubelet tries again; if it persists, this node cannot watch pods",
-            )
-        })
+    tokio::time::timeout(POD_WAIT, wait).await.map_err(|_| {
+        again(
+            format!(
+                "the API has not shown pod {} with UID {} within {POD_WAIT:?}",
+                name(pod),
+                pod.uid
+            ),
+            "the kubelet tries again; if it persists, this node cannot watch pods",
+        )
+    })
 }
 
 fn name(pod: &PodRef) -> String {
@@ -190,7 +187,7 @@ fn held(shared: &Shared, id: &AttachmentId) -> Result<Reservation, ErrorReply> {
 /// Answers when port rules, FDB entry and policy of the attachment are in the kernel.
 pub(crate) async fn enforce(shared: &Shared, id: &AttachmentId) -> Result<AddReply, ErrorReply> {
     let reservation = held(shared, id)?;
-    shared.synced().await.map_err(|why| {
+    shared.enforced(&reservation).await.map_err(|why| {
         again(
             format!(
                 "cannot enforce the port rules of container {}",

@@ -25,6 +25,7 @@ pub(crate) async fn run(shared: Arc<Shared>, client: Client, token: Cancellation
     if !shared.stores.ready().await {
         return;
     }
+    let mut changes = shared.stores.changes();
     let mut report_at = tokio::time::Instant::now() + REPORT;
     loop {
         let report = tokio::time::Instant::now() >= report_at;
@@ -36,10 +37,9 @@ pub(crate) async fn run(shared: Arc<Shared>, client: Client, token: Cancellation
         } else {
             RETRY
         };
-        let changed = shared.stores.changed.notified();
         tokio::select! {
             () = token.cancelled() => return,
-            () = changed => tokio::time::sleep(Duration::from_millis(20)).await,
+            changed = changes.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(pause) => {}
         }
     }

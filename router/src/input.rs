@@ -133,7 +133,7 @@ fn parse_all<T: std::str::FromStr>(words: &[String]) -> Vec<T> {
     words.iter().filter_map(|w| w.parse().ok()).collect()
 }
 
-fn pod_ports(reservations: &[Reservation]) -> BTreeMap<IfName, PodPort> {
+pub(crate) fn pod_ports(reservations: &[Reservation]) -> BTreeMap<IfName, PodPort> {
     reservations
         .iter()
         .filter_map(|r| {

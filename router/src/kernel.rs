@@ -7,8 +7,8 @@ mod sysctl;
 
 use std::path::PathBuf;
 
-use weft_fabric::Fabric;
-use weft_netlink::{Foreign, Netlink, Network, Owner, diff};
+use weft_fabric::{Fabric, PortRules};
+use weft_netlink::{FdbEntry, Foreign, IfName, MacAddr, Netlink, Network, Owner, Step, diff};
 
 pub use ports::PortTable;
 pub use rules::RuleTable;
@@ -102,10 +102,37 @@ impl<N: Netlink> Applier<N> {
                 Ok(Some(change)) => outcome.changes.push(change),
                 Ok(None) => {}
                 Err(e) if sysctl.required => outcome.problems.push(e.to_string()),
-                Err(e) => tracing::debug!(error = %e, "Kernel setting left as it is"),
+                Err(e) => tracing::trace!(error = %e, "Kernel setting left as it is"),
             }
         }
         outcome
+    }
+
+    /// Brings the port rules in line, and nothing else: the quick way of ADD and DEL.
+    ///
+    /// # Errors
+    /// `nft` failed.
+    pub async fn ports(&mut self, rules: &PortRules) -> Result<(), String> {
+        self.ports
+            .apply(rules, false)
+            .await
+            .map(drop)
+            .map_err(|e| e.to_string())
+    }
+
+    /// Makes `mac` known on the port `link`, and nothing else.
+    ///
+    /// # Errors
+    /// Netlink refused: the link is not there, or is no port.
+    pub async fn forward(&self, link: &IfName, mac: MacAddr) -> Result<(), String> {
+        let entry = FdbEntry::Port {
+            link: link.clone(),
+            mac,
+        };
+        self.netlink
+            .apply(&Step::AddFdb(entry))
+            .await
+            .map_err(|e| e.to_string())
     }
 
     async fn devices(&self, fabric: &Fabric, outcome: &mut Outcome) {

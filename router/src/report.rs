@@ -34,6 +34,7 @@ pub(crate) async fn run(shared: Arc<Shared>, client: Client, token: Cancellation
     };
     let recorder = Recorder::new(client, reporter);
     let mut view = shared.view.subscribe();
+    let mut changes = shared.stores.changes();
     let mut told: Option<Verdict> = None;
     loop {
         let seen = view.borrow_and_update().clone();
@@ -47,7 +48,7 @@ pub(crate) async fn run(shared: Arc<Shared>, client: Client, token: Cancellation
         tokio::select! {
             () = token.cancelled() => return,
             changed = view.changed() => if changed.is_err() { return },
-            () = shared.stores.changed.notified() => {}
+            changed = changes.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(pause) => {}
         }
     }

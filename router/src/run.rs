@@ -69,13 +69,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         rules,
     );
     let shared = Arc::new(Shared::new(args, config, stores, kicks, metrics, allocator));
-    let sync = Sync {
-        shared: Arc::clone(&shared),
-        applier,
-        kicks: inbox,
-        start: Some(start),
-        health: health.clone(),
-    };
+    let sync = Sync::new(Arc::clone(&shared), applier, inbox, start, health.clone());
 
     let mut tasks = Tasks::default();
     let with = || (Arc::clone(&shared), token.clone());

@@ -8,6 +8,7 @@ use std::{
 use tokio::sync::{mpsc, oneshot, watch};
 use weft_crds::NodeConfig;
 use weft_ipam::node::Reservation;
+use weft_netlink::{IfName, MacAddr};
 use weft_socket::{Endpoint, PodRef};
 
 use crate::{
@@ -20,8 +21,18 @@ use crate::{
     view::View,
 };
 
-/// Asks for a sync; answered when the kernel holds what was wanted at the time of asking.
-pub(crate) type Kick = Option<oneshot::Sender<Result<(), String>>>;
+/// What the sync loop is asked.
+#[derive(Debug)]
+pub(crate) enum Kick {
+    /// Reservations changed: bring the port rules in line soon.
+    Ports,
+    /// Open this port: its rules and its FDB entry, then answer.
+    Open {
+        link: IfName,
+        mac: MacAddr,
+        done: oneshot::Sender<Result<(), String>>,
+    },
+}
 
 /// Shared by all tasks.
 pub(crate) struct Shared {
@@ -69,20 +80,25 @@ impl Shared {
         self.ipam().list().cloned().collect()
     }
 
-    /// Asks for a sync and waits for it.
+    /// Waits until the port of a reservation is enforced: rules and FDB entry are in the kernel.
     ///
     /// # Errors
-    /// What the sync could not do, or the router is stopping.
-    pub(crate) async fn synced(&self) -> Result<(), String> {
+    /// What could not be done, or the router is stopping.
+    pub(crate) async fn enforced(&self, held: &Reservation) -> Result<(), String> {
+        let link = IfName::parse(&link_of(&held.id.container_id, &held.id.ifname));
+        let link = link.map_err(|e| e.to_string())?;
+        let first = held.addresses.first().copied();
+        let mac = MacAddr::of_pod(first.ok_or("the reservation holds no address")?);
         let (done, answer) = oneshot::channel();
         let stopping = || "the router is stopping".to_owned();
-        self.kicks.send(Some(done)).await.map_err(|_| stopping())?;
+        let kick = Kick::Open { link, mac, done };
+        self.kicks.send(kick).await.map_err(|_| stopping())?;
         answer.await.map_err(|_| stopping())?
     }
 
-    /// Asks for a sync soon. One that is queued already will do.
+    /// Reservations changed. A kick that is queued already will do.
     pub(crate) fn kick(&self) {
-        let _ = self.kicks.try_send(None);
+        let _ = self.kicks.try_send(Kick::Ports);
     }
 
     /// Changes the view; who watches it hears only of differences.

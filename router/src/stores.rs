@@ -14,11 +14,11 @@ use kube::{
     },
 };
 use serde::de::DeserializeOwned;
-use tokio::{
-    sync::{Notify, watch},
-    task::JoinSet,
-};
+use tokio::{sync::watch, task::JoinSet};
 use weft_crds::{IPBlock, IPPool, PeerSlice, WeftNode};
+
+/// "Something changed", for any number of listeners, none of which can miss it.
+type Changes = Arc<watch::Sender<()>>;
 
 /// Snapshots of everything watched. Cheap to clone.
 #[derive(Clone)]
@@ -31,17 +31,17 @@ pub(crate) struct Stores {
     pub(crate) pods: Store<Pod>,
     pub(crate) namespaces: Store<PartialObjectMeta<Namespace>>,
     /// Something that a sync depends on changed.
-    pub(crate) changed: Arc<Notify>,
-    /// A pod of this node was seen.
-    pub(crate) pods_changed: Arc<Notify>,
+    changed: Changes,
+    /// A pod of this node or a namespace was seen.
+    pods_changed: Changes,
     ready: watch::Sender<bool>,
 }
 
 impl Stores {
     /// Starts all watches on `tasks`.
     pub(crate) fn start(client: &Client, node: &str, tasks: &mut JoinSet<()>) -> Self {
-        let changed = Arc::new(Notify::new());
-        let pods_changed = Arc::new(Notify::new());
+        let changed = Arc::new(watch::Sender::new(()));
+        let pods_changed = Arc::new(watch::Sender::new(()));
         let own = watcher::Config::default().fields(&format!("metadata.name={node}"));
         let on_node = watcher::Config::default().fields(&format!("spec.nodeName={node}"));
         let granted = watcher::Config::default().fields(&format!("spec.node.name={node}"));
@@ -68,6 +68,16 @@ impl Stores {
             }
         });
         stores
+    }
+
+    /// Hears of every change of what a sync depends on, from now on.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// Hears of every pod and namespace that is seen, from now on.
+    pub(crate) fn pod_changes(&self) -> watch::Receiver<()> {
+        self.pods_changed.subscribe()
     }
 
     /// Waits until every first list arrived (I5). `false`: a watch ended, which means shutdown.
@@ -107,7 +117,7 @@ impl Stores {
 fn follow_kind<K>(
     api: Api<K>,
     config: watcher::Config,
-    changed: &Arc<Notify>,
+    changed: &Changes,
     tasks: &mut JoinSet<()>,
     prune: fn(&mut K),
 ) -> Store<K>
@@ -131,7 +141,7 @@ where
 
 fn follow<K: Send + 'static>(
     stream: impl futures::Stream<Item = watcher::Result<watcher::Event<K>>> + Send + 'static,
-    changed: Arc<Notify>,
+    changed: Changes,
     tasks: &mut JoinSet<()>,
     kind: String,
 ) {
@@ -139,10 +149,11 @@ fn follow<K: Send + 'static>(
         let mut stream = std::pin::pin!(stream);
         while let Some(event) = stream.next().await {
             match event {
-                Ok(_) => changed.notify_waiters(),
+                Ok(_) => {
+                    changed.send_replace(());
+                }
                 Err(error) => tracing::warn!(kind, %error, "Watch failed, trying again"),
             }
-            changed.notify_one();
         }
     });
 }

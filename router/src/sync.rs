@@ -4,12 +4,12 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{
     sync::mpsc,
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 use weft_fabric::{Fabric, device_mac, fabric, names::WEAVE};
-use weft_ipam::node::{Durability, Start};
-use weft_netlink::{Events, Kernel, Network};
+use weft_ipam::node::{Durability, Reservation, Start};
+use weft_netlink::{Events, Kernel, Network, RuleEvents};
 use weft_runtime::{backoff::Backoff, health::Health};
 
 use crate::{
@@ -21,19 +21,40 @@ use crate::{
 
 /// Events come in bursts (a pod is a dozen).
 const CALM: Duration = Duration::from_millis(50);
-/// Rules and tables give no event that we listen to: read back so often.
+/// Rules are read back so often, whatever happens.
 const VERIFY: Duration = Duration::from_secs(5);
+/// And at most so often when the kernel says that somebody changed some.
+const VERIFY_SOON: Duration = Duration::from_millis(700);
 
 /// The loop's own state.
 pub(crate) struct Sync {
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) applier: Applier<Kernel>,
-    pub(crate) kicks: mpsc::Receiver<Kick>,
-    pub(crate) start: Option<Start>,
-    pub(crate) health: Health,
+    shared: Arc<Shared>,
+    applier: Applier<Kernel>,
+    kicks: mpsc::Receiver<Kick>,
+    start: Option<Start>,
+    health: Health,
+    /// What was last wanted, once it was applied without a problem.
+    applied: Option<Fabric>,
 }
 
 impl Sync {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        applier: Applier<Kernel>,
+        kicks: mpsc::Receiver<Kick>,
+        start: Start,
+        health: Health,
+    ) -> Self {
+        Self {
+            shared,
+            applier,
+            kicks,
+            start: Some(start),
+            health,
+            applied: None,
+        }
+    }
+
     /// Runs until `token` is cancelled. What is in the kernel stays.
     pub(crate) async fn run(mut self, token: CancellationToken) -> anyhow::Result<()> {
         let pulse = self.health.heartbeat("sync", Duration::from_secs(120));
@@ -42,60 +63,109 @@ impl Sync {
             ready = self.shared.stores.ready() => anyhow::ensure!(ready, "a watch of the API ended"),
         }
         tracing::info!("First lists are here");
+        let mut changes = self.shared.stores.changes();
         let mut events = Events::subscribe()?;
+        let mut rule_events = RuleEvents::subscribe()?;
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
-        let mut verify_at = Instant::now();
-        let mut retry_at: Option<Instant> = None;
-        let mut waiting: Vec<Kick> = vec![None];
+        let mut due = Instant::now();
+        let mut verify_at = due;
+        let mut verified = due;
         loop {
-            if waiting.is_empty() {
-                let wake = retry_at.map_or(verify_at, |at| at.min(verify_at));
-                let mut calm = true;
-                tokio::select! {
-                    () = token.cancelled() => return Ok(()),
-                    kick = self.kicks.recv() => {
-                        let Some(kick) = kick else { return Ok(()) };
-                        waiting.push(kick);
-                        calm = false;
-                    }
-                    () = self.shared.stores.changed.notified() => {}
-                    alive = events.changed() => if !alive { events = Events::subscribe()?; },
-                    () = sleep_until(wake) => {}
-                }
-                if calm {
-                    // An ADD does not wait for the others to calm down.
-                    tokio::select! {
-                        () = sleep(CALM) => {}
-                        kick = self.kicks.recv() => waiting.extend(kick),
+            let soon = Instant::now() + CALM;
+            tokio::select! {
+                () = token.cancelled() => return Ok(()),
+                kick = self.kicks.recv() => {
+                    let Some(kick) = kick else { return Ok(()) };
+                    if !self.serve(kick).await {
+                        due = due.min(soon);
                     }
                 }
-            }
-            while let Ok(kick) = self.kicks.try_recv() {
-                waiting.push(kick);
+                changed = changes.changed() => {
+                    anyhow::ensure!(changed.is_ok(), "the watches of the API ended");
+                    due = due.min(soon);
+                }
+                alive = events.changed() => {
+                    if !alive {
+                        events = Events::subscribe()?;
+                    }
+                    due = due.min(soon);
+                }
+                alive = rule_events.changed() => {
+                    if !alive {
+                        rule_events = RuleEvents::subscribe()?;
+                    }
+                    verify_at = verify_at.min((verified + VERIFY_SOON).max(soon));
+                }
+                () = sleep_until(due.min(verify_at)) => {
+                    let begin = Instant::now();
+                    let verify = begin >= verify_at;
+                    let result = self.pass(verify).await;
+                    self.shared.metrics.sync(begin.elapsed(), result.is_ok());
+                    let now = Instant::now();
+                    if verify {
+                        verified = now;
+                        verify_at = now + VERIFY;
+                    }
+                    due = match result {
+                        Ok(()) => {
+                            backoff.reset();
+                            now + VERIFY
+                        }
+                        Err(why) => {
+                            tracing::warn!(why, "Sync incomplete, trying again");
+                            now + backoff.next(weft_runtime::backoff::random())
+                        }
+                    };
+                }
             }
             pulse.beat();
-            let asked: Vec<Kick> = std::mem::take(&mut waiting);
-            let begin = Instant::now();
-            let verify = begin >= verify_at;
-            let result = self.pass(verify).await;
-            self.shared.metrics.sync(begin.elapsed(), result.is_ok());
-            if verify {
-                verify_at = Instant::now() + VERIFY;
+        }
+    }
+
+    /// The quick way for ADD and DEL: port rules, and the FDB entry of a port that opens. `false`:
+    /// something is not as it should be, and a whole pass must look at it.
+    async fn serve(&mut self, kick: Kick) -> bool {
+        let result = self.port_rules().await;
+        match kick {
+            Kick::Ports => {
+                if let Err(why) = &result {
+                    tracing::warn!(why, "Port rules are not in line");
+                }
+                result.is_ok()
             }
-            retry_at = match &result {
-                Ok(()) => {
-                    backoff.reset();
-                    None
-                }
-                Err(why) => {
-                    tracing::warn!(why, "Sync incomplete, trying again");
-                    Some(Instant::now() + backoff.next(weft_runtime::backoff::random()))
-                }
-            };
-            for done in asked.into_iter().flatten() {
-                let _ = done.send(result.clone());
+            Kick::Open { link, mac, done } => {
+                let result = match result {
+                    Ok(()) => self.applier.forward(&link, mac).await,
+                    Err(why) => Err(why),
+                };
+                let fine = result.is_ok();
+                let _ = done.send(result);
+                fine
             }
         }
+    }
+
+    async fn port_rules(&mut self) -> Result<(), String> {
+        let pods = input::pod_ports(&self.open_reservations());
+        let Some(fabric) = &mut self.applied else {
+            let view = self.shared.view.borrow();
+            return Err(format!("{}: {}", view.fabric.reason, view.fabric.message));
+        };
+        fabric.ports.ports = pods;
+        self.applier.ports(&fabric.ports).await
+    }
+
+    /// Reservations whose addresses lie in confirmed blocks of this node. The ports of the others
+    /// are closed: their block may belong to another node by now.
+    fn open_reservations(&self) -> Vec<Reservation> {
+        let allocator = self.shared.ipam();
+        let blocks = allocator.blocks();
+        let inside = |a: &std::net::IpAddr| blocks.iter().any(|b| b.cidr.contains(a));
+        allocator
+            .list()
+            .filter(|r| r.addresses.iter().all(inside))
+            .cloned()
+            .collect()
     }
 
     /// One pass: what shall be, what is, make it so, say so.
@@ -180,7 +250,7 @@ impl Sync {
             tracing::warn!(
                 container = stranded.id.container_id,
                 addresses = ?stranded.addresses,
-                "A pod has an address in no confirmed block of this node"
+                "A pod has an address in no confirmed block of this node: its port is closed"
             );
         }
         if let Durability::Pending(error) = change.durability {
@@ -205,12 +275,13 @@ impl Sync {
             &shared.args.node_name,
             &shared.config,
             &shared.stores,
-            &shared.reservations(),
+            &self.open_reservations(),
             observed,
         )?;
         let fabric = fabric(&gathered.input)
             .map_err(|e| Verdict::bad("InvalidConfiguration", e.to_string()))?;
         let outcome = self.applier.apply(&fabric, verify).await;
+        self.applied = outcome.is_complete().then(|| fabric.clone());
         for change in &outcome.changes {
             tracing::info!(change, "Applied");
         }

@@ -240,7 +240,7 @@ fn spoofed_frames_are_dropped_at_the_port() {
     let pods = ["10.32.1.10", "10.32.1.11"];
     settle(&world.n1, input(1, &pods));
     let a = plug(&world.n1, pods[0]);
-    let b = plug(&world.n1, pods[1]);
+    let _b = plug(&world.n1, pods[1]);
     settle(&world.n1, input(1, &pods));
     pings(&a, "10.32.1.11");
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rtnetlink::{Handle, packet_core::ErrorMessage};
 
-pub use events::Events;
+pub use events::{Events, RuleEvents};
 
 use crate::{Error, Netlink, Network, Step};
 

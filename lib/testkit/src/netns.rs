@@ -7,8 +7,10 @@
 use std::{
     fs::File,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    path::Path,
     process::{Command, Output},
     sync::{
+        Once,
         atomic::{AtomicU32, Ordering},
         mpsc,
     },
@@ -18,6 +20,31 @@ use std::{
 use nix::sched::{CloneFlags, setns};
 
 static COUNTER: AtomicU32 = AtomicU32::new(0);
+static SWEEP: Once = Once::new();
+
+/// Removes namespaces of test processes that were killed before their guards could.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "kept on request, for a look by hand"
+)]
+fn sweep() {
+    if std::env::var("WEFT_KEEP_NETNS").is_ok() {
+        return;
+    }
+    let entries = std::fs::read_dir("/run/netns").into_iter().flatten();
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let owner = name.strip_prefix("weft-t-").and_then(|rest| {
+            let (pid, n) = rest.split_once('-')?;
+            n.parse::<u32>().ok()?;
+            pid.parse::<u32>().ok()
+        });
+        let dead = owner.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists());
+        if dead {
+            let _ = text_of_command(&["ip", "netns", "del", &name]);
+        }
+    }
+}
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -43,6 +70,7 @@ impl Netns {
         reason = "a test fails without its namespace"
     )]
     pub fn new() -> Self {
+        SWEEP.call_once(sweep);
         let n = COUNTER.fetch_add(1, Ordering::Relaxed);
         let name = format!("weft-t-{}-{n}", std::process::id());
         host_command(&["ip", "netns", "add", &name]);

@@ -36,7 +36,6 @@ impl PortTable {
             Some(written) => (rules.delta(&written.rules), false),
         };
         let Some(text) = text else {
-            self.remember().await;
             return Ok(None);
         };
         // Until the kernel took it, we do not know what is there.
@@ -61,33 +60,22 @@ impl PortTable {
         }))
     }
 
-    /// Forgets what is believed if the kernel shows something else.
+    /// Forgets what is believed if the kernel lists the table in another way than the first time
+    /// after it was written.
     async fn check(&mut self) {
-        let Some(written) = &self.written else {
+        let Some(written) = &mut self.written else {
             return;
         };
-        let Some(expected) = &written.listing else {
-            return;
-        };
-        match list().await {
-            Ok(listing) if listing == *expected => {}
-            Ok(_) | Err(_) => {
+        match (list().await, &written.listing) {
+            (Ok(listing), None) => written.listing = Some(listing),
+            (Ok(listing), Some(expected)) if listing == *expected => {}
+            (Ok(_) | Err(_), _) => {
                 tracing::warn!(
                     table = TABLE,
                     "Port rules were changed by somebody, writing all"
                 );
                 self.written = None;
             }
-        }
-    }
-
-    /// Notes how the kernel lists what we wrote, outside of the path of an ADD.
-    async fn remember(&mut self) {
-        if let Some(written) = &mut self.written
-            && written.listing.is_none()
-            && let Ok(listing) = list().await
-        {
-            written.listing = Some(listing);
         }
     }
 }

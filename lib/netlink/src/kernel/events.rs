@@ -5,7 +5,7 @@ use rtnetlink::{
     MulticastGroup,
     packet_core::{NetlinkMessage, NetlinkPayload},
     packet_route::{AddressFamily, RouteNetlinkMessage, neighbour::NeighbourState},
-    sys::SocketAddr,
+    sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket},
 };
 
 use super::dump::has;
@@ -72,3 +72,39 @@ fn matters(message: &NetlinkMessage<RouteNetlinkMessage>) -> bool {
         _ => true,
     }
 }
+
+/// A stream of "rules of nf_tables changed" (also those of iptables-nft; the legacy variant gives no
+/// events).
+pub struct RuleEvents {
+    socket: TokioSocket,
+}
+
+/// `NETLINK_NETFILTER` and its group `NFNLGRP_NFTABLES` (linux/netfilter/nfnetlink.h).
+const NETLINK_NETFILTER: isize = 12;
+const NFNLGRP_NFTABLES: u32 = 7;
+
+impl RuleEvents {
+    /// Subscribes; must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// The socket could not be opened.
+    pub fn subscribe() -> std::io::Result<Self> {
+        let mut socket = TokioSocket::new(NETLINK_NETFILTER)?;
+        socket
+            .socket_mut()
+            .bind(&SocketAddr::new(0, 1 << (NFNLGRP_NFTABLES - 1)))?;
+        Ok(Self { socket })
+    }
+
+    /// Waits for a change. `false`: the subscription ended (read back and subscribe again). Losing
+    /// events to a full buffer counts as a change.
+    pub async fn changed(&mut self) -> bool {
+        match self.socket.recv_from_full().await {
+            Ok(_) => true,
+            Err(e) => e.raw_os_error() == Some(NO_BUFFER_SPACE),
+        }
+    }
+}
+
+/// `ENOBUFS`: the kernel dropped events.
+const NO_BUFFER_SPACE: i32 = 105;
