@@ -46,7 +46,7 @@ pub(crate) fn brief(error: &kube::Error) -> String {
 
 impl Error {
     /// For the metric: few and stable.
-    fn class(&self) -> &'static str {
+    pub(crate) fn class(&self) -> &'static str {
         match self {
             Self::Api {
                 source: kube::Error::Api(status),

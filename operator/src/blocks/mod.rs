@@ -10,6 +10,8 @@ pub(crate) mod status;
 pub(crate) mod verdict;
 
 #[cfg(test)]
+mod scenarios;
+#[cfg(test)]
 mod tests;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -105,22 +107,7 @@ impl Blocks {
         let api = Api::<IPBlock>::all(self.client.clone());
         let live = quorum_list(&api).await?;
         let Grants { create, .. } = grants(verdicts, nodes, &views(&live), clock::seconds());
-        for new in create {
-            let block = object(&new);
-            let name = block.name_any();
-            match api.create(&post(BLOCKS), &block).await {
-                Ok(_) => tracing::info!(
-                    block = %new.cidr, pool = new.pool, node = new.node.name, "granted"
-                ),
-                Err(kube::Error::Api(status)) if status.is_already_exists() => {
-                    tracing::debug!(block = %new.cidr, "granted by somebody else");
-                }
-                Err(source) => errors.push(Error::Api {
-                    what: format!("cannot create {}", named::<IPBlock>(&name)),
-                    source,
-                }),
-            }
-        }
+        errors.extend(create_all(&api, &create).await);
         Ok(())
     }
 
@@ -211,6 +198,28 @@ impl Blocks {
         }
         set_finalizer(&api, pool, false).await
     }
+}
+
+/// Creates every block; one that is there already was granted by somebody else.
+async fn create_all(api: &Api<IPBlock>, create: &[NewBlock]) -> Vec<Error> {
+    let mut errors = Vec::new();
+    for new in create {
+        let block = object(new);
+        let name = block.name_any();
+        match api.create(&post(BLOCKS), &block).await {
+            Ok(_) => tracing::info!(
+                block = %new.cidr, pool = new.pool, node = new.node.name, "granted"
+            ),
+            Err(kube::Error::Api(status)) if status.is_already_exists() => {
+                tracing::debug!(block = %new.cidr, "granted by somebody else");
+            }
+            Err(source) => errors.push(Error::Api {
+                what: format!("cannot create {}", named::<IPBlock>(&name)),
+                source,
+            }),
+        }
+    }
+    errors
 }
 
 /// Re-checks against the API itself, marks the block `Releasing` and deletes it, all by
