@@ -35,8 +35,5 @@ pub(crate) fn find(host: &mut Netlink, id: &AttachmentId) -> Result<Option<Link>
     if let Some(link) = host.link(&usual)?.filter(|l| ours(l)) {
         return Ok(Some(link));
     }
-    let mut candidates: Vec<Link> = host.links()?.into_iter().filter(|l| ours(l)).collect();
-    // One that names the interface is more ours than one that does not.
-    candidates.sort_by_key(|l| Mark::of(l).is_none_or(|m| m.ifname.is_none()));
-    Ok(candidates.into_iter().next())
+    Ok(host.links()?.into_iter().find(ours))
 }

@@ -1,7 +1,5 @@
 //! GC.
 
-use std::collections::BTreeSet;
-
 use weft_socket::code;
 
 use crate::{
@@ -29,7 +27,6 @@ pub(crate) fn gc(conf: &NetConf) -> Result<(), Failure> {
             "the runtime must hand in the attachments that exist",
         ));
     };
-    let containers: BTreeSet<&str> = valid.iter().map(|a| a.container_id.as_str()).collect();
     let mut host = Netlink::open()?;
     // Looked up first: an attachment that appears later is not in the list and must stay.
     let strays: Vec<_> = host
@@ -41,10 +38,7 @@ pub(crate) fn gc(conf: &NetConf) -> Result<(), Failure> {
                     .cluster_id
                     .as_deref()
                     .is_none_or(|id| id == mark.cluster);
-                let listed = match mark.ifname {
-                    None => containers.contains(mark.container),
-                    Some(_) => valid.iter().any(|id| mark.is_of(id)),
-                };
+                let listed = valid.iter().any(|id| mark.is_of(id));
                 ours && !listed
             })
         })

@@ -78,14 +78,13 @@ impl Router<'_> {
     }
 }
 
-/// Whose link it is: cluster and container of an `ifalias` of ours,
-/// `weft/<cluster id>/<container id>` or `weft/<cluster id>/<container id>/<interface>`.
+/// Whose link it is: what an `ifalias` of ours says, `weft/<cluster id>/<container id>` for `eth0`
+/// and `weft/<cluster id>/<container id>/<interface>` for any other interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Mark<'a> {
     pub(crate) cluster: &'a str,
     pub(crate) container: &'a str,
-    /// `None` for the first interface of a sandbox.
-    pub(crate) ifname: Option<&'a str>,
+    pub(crate) ifname: &'a str,
 }
 
 impl<'a> Mark<'a> {
@@ -98,13 +97,13 @@ impl<'a> Mark<'a> {
         let mark = Self {
             cluster: parts.next()?,
             container: parts.next().filter(|c| !c.is_empty())?,
-            ifname: parts.next(),
+            ifname: parts.next().unwrap_or("eth0"),
         };
         parts.next().is_none().then_some(mark)
     }
 
-    /// Whether it may be the link of an attachment: a mark without interface is that of any.
+    /// Whether it is the link of an attachment.
     pub(crate) fn is_of(self, id: &AttachmentId) -> bool {
-        self.container == id.container_id && self.ifname.is_none_or(|name| name == id.ifname)
+        self.container == id.container_id && self.ifname == id.ifname
     }
 }

@@ -221,6 +221,45 @@ fn del_is_idempotent_and_takes_only_its_own_link() {
 
 #[test]
 #[ignore = "needs root: own network namespaces"]
+fn two_interfaces_of_a_sandbox_are_two_attachments() {
+    let node = Node::new();
+    let pod = Pod::new("aaaaaaac1");
+    let second: Vec<(String, String)> = pod
+        .env()
+        .into_iter()
+        .map(|(k, v)| {
+            if k == "CNI_IFNAME" {
+                (k, "net1".into())
+            } else {
+                (k, v)
+            }
+        })
+        .collect();
+    node.add(&pod).success();
+    // A DEL of what was never added takes nothing of the other.
+    node.call("DEL", second.clone(), &node.conf())
+        .success_empty();
+    node.call("ADD", second.clone(), &node.conf()).success();
+    assert_eq!(node.pod_links(), "vethweplaaaaaaa\nvethweplnet1");
+    // The first keeps the default route.
+    assert_eq!(
+        pod.ns.sh("ip route show default"),
+        "default via 10.32.0.1 dev eth0"
+    );
+    let mut gc = node.conf();
+    gc["cni.dev/valid-attachments"] =
+        serde_json::json!([{"containerID": "aaaaaaac1", "ifname": "eth0"}]);
+    node.call("GC", vec![], &gc).success_empty();
+    assert_eq!(node.pod_links(), "vethweplaaaaaaa");
+    node.call("ADD", second.clone(), &node.conf()).success();
+    node.del(&pod).success_empty();
+    assert_eq!(node.pod_links(), "vethweplnet1");
+    node.call("DEL", second, &node.conf()).success_empty();
+    assert_eq!((node.pod_links(), node.router.held()), (String::new(), 0));
+}
+
+#[test]
+#[ignore = "needs root: own network namespaces"]
 fn check_passes_on_what_add_made_and_names_every_difference() {
     let node = Node::new();
     let pod = Pod::new("aaaaaaa8");

@@ -134,18 +134,14 @@ impl Netlink {
         self.command(message, &format!("add address {net}"))
     }
 
-    /// Routes of the main table through a link.
-    pub(crate) fn routes(&mut self, link: u32) -> Result<Vec<Route>, Error> {
+    /// Routes of the main table, with the links they go through.
+    pub(crate) fn routes(&mut self) -> Result<Vec<(u32, Route)>, Error> {
         let message = Message::new(GET_ROUTE, DUMP, &[0; ROUTE_FIXED]);
-        let all = self.ask(message, "list routes", route)?;
-        Ok(all
-            .into_iter()
-            .filter(|(via, _)| *via == link)
-            .map(|(_, r)| r)
-            .collect())
+        self.ask(message, "list routes", route)
     }
 
-    /// Adds a route, or replaces the one to the same destination.
+    /// Adds a route. One to the same destination stays as it is, whatever link it goes through: the
+    /// default route of a pod with several interfaces is that of the first.
     pub(crate) fn add_route(&mut self, link: u32, route: Route) -> Result<(), Error> {
         /// `RTPROT_BOOT`, `RT_SCOPE_LINK`, `RTN_UNICAST`.
         const BOOT: u8 = 3;
@@ -159,14 +155,17 @@ impl Netlink {
         };
         let mut fixed = vec![family(route.dst.addr()), route.dst.prefix_len(), 0, 0];
         fixed.extend([TABLE_MAIN, BOOT, scope, UNICAST, 0, 0, 0, 0]);
-        let mut message = Message::new(NEW_ROUTE, ACK | CREATE | REPLACE, &fixed).number(4, link);
+        let mut message = Message::new(NEW_ROUTE, ACK | CREATE | EXCL, &fixed).number(4, link);
         if route.dst.prefix_len() > 0 {
             message = message.attr(1, &octets(route.dst.network()));
         }
         if let Some(gateway) = route.gateway {
             message = message.attr(5, &octets(gateway));
         }
-        self.command(message, &format!("add route to {}", route.dst))
+        match self.command(message, &format!("add route to {}", route.dst)) {
+            Err(e) if e.source == Errno::EEXIST => Ok(()),
+            other => other,
+        }
     }
 
     fn command(&mut self, message: Message, what: &str) -> Result<(), Error> {

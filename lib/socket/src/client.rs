@@ -44,9 +44,17 @@ pub fn call<Q: Serialize, A: DeserializeOwned>(
     request: &Q,
     timeout: Duration,
 ) -> Result<A, CallError> {
-    let io = |source| CallError::Io {
+    let io = |source: io::Error| CallError::Io {
         socket: socket.display().to_string(),
-        source,
+        // What a socket's timeout looks like says nothing to a person.
+        source: if source.kind() == io::ErrorKind::WouldBlock {
+            io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("no answer within {timeout:?}"),
+            )
+        } else {
+            source
+        },
     };
     let parse = |source| CallError::Decode {
         socket: socket.display().to_string(),
