@@ -1,0 +1,150 @@
+//! Real packets against the table of packet cases: pods in namespaces on a bridge `weave`, with
+//! the compiled rules of every case loaded, in both variants of iptables.
+//!
+//! Nobody listens anywhere: a packet that arrives is answered by its receiver's kernel (a reset, a
+//! port-unreachable, an echo reply), one that was dropped by nobody.
+//!
+//! Left to the tracer, and counted: packets that are not the first of a flow, SCTP (this kernel may
+//! have none), other protocols, ICMP other than echo, and copies of group frames.
+
+#[path = "netns/probe.rs"]
+mod probe;
+#[path = "netns/stage.rs"]
+mod stage;
+
+use weft_netfilter::{
+    Family,
+    backend::{Backend as _, Iptables},
+    exec::{HostTools, Runner, Variant},
+};
+use weft_policy::{Index, cases};
+use weft_policy_compile::{NodeView, compile};
+
+use crate::{
+    probe::Probe,
+    stage::{Stage, Where},
+};
+
+/// A packet of the table that can be sent.
+struct Shot {
+    line: &'static str,
+    probe: Probe,
+    from: Where,
+    to: Where,
+    allowed: bool,
+}
+
+/// Everything that is sent under one state of the cluster.
+struct Moment {
+    index: Index,
+    shots: Vec<Shot>,
+}
+
+fn node() -> NodeView {
+    NodeView {
+        families: Family::ALL.into(),
+        blocks: cases::BLOCKS.map(|net| net.parse().expect("net")).into(),
+        gateways: cases::GATEWAYS
+            .map(|ip| ip.parse().expect("address"))
+            .into(),
+        ..NodeView::default()
+    }
+}
+
+/// The table in moments, and how many of its packets cannot be sent.
+fn moments() -> (Vec<Moment>, usize) {
+    let mut moments: Vec<Moment> = Vec::new();
+    let mut unsent = 0;
+    for case in cases::all() {
+        case.play(|index, cluster, expectation| {
+            let Some(probe) = Probe::of(&expectation.packet) else {
+                unsent += 1;
+                return;
+            };
+            let shot = Shot {
+                line: expectation.line,
+                probe,
+                from: Where::of(expectation.packet.source, cluster),
+                to: Where::of(expectation.packet.destination, cluster),
+                allowed: expectation.allowed,
+            };
+            match moments.last_mut().filter(|last| last.index == *index) {
+                Some(last) => last.shots.push(shot),
+                None => moments.push(Moment {
+                    index: index.clone(),
+                    shots: vec![shot],
+                }),
+            }
+        });
+    }
+    (moments, unsent)
+}
+
+fn play(variant: Variant) {
+    let (moments, unsent) = moments();
+    let sent: usize = moments.iter().map(|moment| moment.shots.len()).sum();
+    assert!(
+        sent > 250 && unsent < 60,
+        "{sent} packets sent, {unsent} not"
+    );
+    let mut stage = Stage::new();
+    let runner = Runner {
+        wrapper: ["ip", "netns", "exec", stage.node.name()]
+            .map(str::to_owned)
+            .into(),
+        ..Runner::default()
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("runtime");
+    let tools = runtime.block_on(HostTools::probe(runner, variant));
+    let mut backend = Iptables::new(weft_npc::owner(), tools.expect("tools"));
+    let view = node();
+    let mut wrong = Vec::new();
+    for moment in moments {
+        for shot in &moment.shots {
+            stage.put(shot.probe.source, &shot.from);
+            stage.put(shot.probe.destination, &shot.to);
+        }
+        let ruleset = compile(&moment.index.model(), &view);
+        let synced = runtime.block_on(backend.sync(&ruleset));
+        synced.expect(moment.shots[0].line);
+        let answers: Vec<_> = moment
+            .shots
+            .into_iter()
+            .map(|shot| {
+                let probe = shot.probe.clone();
+                let patience = probe::patience(shot.allowed);
+                let answer = stage
+                    .namespace(&shot.from)
+                    .run(move || std::thread::spawn(move || probe.arrives(patience)));
+                (shot, answer)
+            })
+            .collect();
+        for (shot, answer) in answers {
+            let arrived = answer.join().expect("a probe");
+            if arrived != shot.allowed {
+                wrong.push(format!("{} (from {:?})", shot.line, shot.from));
+            }
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "{} of {sent} wrong:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
+}
+
+#[test]
+#[ignore = "needs root: own network namespaces"]
+fn packets_are_judged_as_the_table_says_by_iptables_nft() {
+    play(Variant::Nft);
+}
+
+#[test]
+#[ignore = "needs root: own network namespaces"]
+fn packets_are_judged_as_the_table_says_by_iptables_legacy() {
+    play(Variant::Legacy);
+}
