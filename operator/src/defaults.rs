@@ -3,6 +3,7 @@
 
 use std::{fmt::Debug, path::Path};
 
+use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
     Api, Client, Resource, ResourceExt,
     api::{Patch, PatchParams},
@@ -56,15 +57,28 @@ fn parse(text: &[u8]) -> Result<Config, serde_json::Error> {
 }
 
 /// Applies the configuration. Objects that cannot be applied do not hold up the others.
-pub(crate) async fn apply(client: &Client, config: &Config, events: &Events) -> Result<(), Error> {
+pub(crate) async fn apply(
+    client: &Client,
+    namespace: &str,
+    config: &Config,
+    events: &Events,
+) -> Result<(), Error> {
+    // Where the values arrive: what is wrong with them is said there.
+    let map = ObjectReference {
+        api_version: Some("v1".into()),
+        kind: Some("ConfigMap".into()),
+        name: Some("weft-config".into()),
+        namespace: Some(namespace.to_owned()),
+        ..ObjectReference::default()
+    };
     let mut errors = Vec::new();
     if config.network.is_object() {
-        let result = one::<WeftNetwork>(client, DEFAULT_NAME, &config.network, events).await;
+        let result = one::<WeftNetwork>(client, DEFAULT_NAME, &config.network, events, &map).await;
         errors.extend(result.err());
     }
     for pool in &config.pools {
         errors.extend(
-            one::<IPPool>(client, &pool.name, &pool.spec, events)
+            one::<IPPool>(client, &pool.name, &pool.spec, events, &map)
                 .await
                 .err(),
         );
@@ -72,7 +86,13 @@ pub(crate) async fn apply(client: &Client, config: &Config, events: &Events) -> 
     Error::join(errors)
 }
 
-async fn one<K>(client: &Client, name: &str, spec: &Value, events: &Events) -> Result<(), Error>
+async fn one<K>(
+    client: &Client,
+    name: &str,
+    spec: &Value,
+    events: &Events,
+    configuration: &ObjectReference,
+) -> Result<(), Error>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
 {
@@ -92,26 +112,32 @@ where
         Err(source) => source,
     };
     let what = format!("cannot apply {} from the configuration", named::<K>(name));
-    if let kube::Error::Api(status) = &source
+    let kube::Error::Api(status) = &source else {
+        return Err(Error::Api { what, source });
+    };
+    if status.is_conflict()
         && let Ok(Some(present)) = api.get_opt(name).await
     {
+        let note = format!(
+            "the configuration (chart values) wants something else than a user set: {}; the \
+             object stays as it is. Change the values, or remove the user's field",
+            status.message
+        );
+        tracing::warn!(object = present.name_any(), note);
         let object = present.object_ref(&());
-        if status.is_conflict() {
-            let note = format!(
-                "the configuration (chart values) wants something else than a user set: {}; the \
-                 object stays as it is. Change the values, or remove the user's field",
-                status.message
-            );
-            tracing::warn!(object = present.name_any(), note);
-            events
-                .warn(&object, "ConfigConflict", "Configure", &note)
-                .await;
-            return Ok(());
-        }
-        let note = format!("{what}: {}", status.message);
         events
-            .warn(&object, "ConfigRefused", "Configure", &note)
+            .warn(&object, "ConfigConflict", "Configure", &note)
             .await;
+        return Ok(());
+    }
+    if matches!(status.code, 400 | 422) {
+        // Trying again would not help: other values come with another process.
+        let note = format!("{what}: {}. Change the chart's values", status.message);
+        tracing::error!(note);
+        events
+            .warn(configuration, "ConfigRefused", "Configure", &note)
+            .await;
+        return Ok(());
     }
     Err(Error::Api { what, source })
 }

@@ -166,7 +166,7 @@ async fn lead(
     );
     let configuring = async {
         retry("cannot apply the configuration", async || {
-            defaults::apply(&client, &config, &events).await
+            defaults::apply(&client, &options.namespace, &config, &events).await
         })
         .await;
         tracing::info!("configuration applied");
