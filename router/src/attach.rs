@@ -6,10 +6,11 @@ use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Pod;
 use weft_fabric::names::WEAVE;
 use weft_ipam::{
-    gc::not_listed,
+    gc::{Evidence, Suspects, Verdict, judge, not_listed},
     node::{Durability, Reservation, ReserveError},
+    sighting::Patience,
 };
-use weft_netlink::MacAddr;
+use weft_netlink::{Kernel, MacAddr, Netlink, Owner};
 use weft_socket::{
     AddReply, AddRequest, AttachmentId, ErrorReply, GcReply, GcRequest, NpcRequest, PodRef, code,
     tombstone,
@@ -276,5 +277,64 @@ pub(crate) async fn replay_tombstones(shared: &Shared) {
             }
             Err(error) => tracing::warn!(%error, "Cannot carry out a DEL that was left to us"),
         }
+    }
+}
+
+/// One sweep of the garbage collector: reservations whose host end is gone, seen twice and looked at
+/// once more, are taken back (a DEL that never came, an ADD that died half-way).
+///
+/// # Errors
+/// The kernel's links cannot be listed: then nothing is known and nothing is taken back.
+pub(crate) async fn collect(
+    shared: &Shared,
+    suspects: &mut Suspects,
+) -> Result<(), weft_netlink::Error> {
+    // Reservations first, evidence after: the other way round frees those that came in between.
+    let reservations = shared.reservations();
+    let links = host_links(shared).await?;
+    let now = clock::now();
+    let looks = reservations.iter().map(|r| (r, evidence(&links, r)));
+    let ripe = suspects.sweep(looks, now, Patience::default());
+    if ripe.is_empty() {
+        return Ok(());
+    }
+    let links = host_links(shared).await?;
+    for reservation in reservations.iter().filter(|r| ripe.contains(&r.seq)) {
+        if judge(reservation, evidence(&links, reservation), now) != Verdict::Leaked {
+            continue;
+        }
+        let released =
+            tokio::task::block_in_place(|| shared.ipam().release_if(reservation.seq, now));
+        if let Some(released) = released.reservation {
+            tracing::info!(
+                container = released.id.container_id,
+                addresses = ?released.addresses,
+                "Took back addresses of an attachment that has no link"
+            );
+            gone(shared, &released).await;
+        }
+    }
+    Ok(())
+}
+
+async fn host_links(shared: &Shared) -> Result<BTreeSet<String>, weft_netlink::Error> {
+    let kernel = Kernel::connect().map_err(|e| weft_netlink::Error {
+        action: "open a netlink socket".to_owned(),
+        cause: e.to_string(),
+        errno: e.raw_os_error(),
+    })?;
+    let owner = Owner::new(&shared.config.cluster_id);
+    let network = kernel.dump().await?;
+    let ours = network.links.iter();
+    Ok(ours
+        .filter(|(_, link)| owner.container_of(link).is_some())
+        .map(|(name, _)| name.to_string())
+        .collect())
+}
+
+fn evidence(links: &BTreeSet<String>, reservation: &Reservation) -> Evidence {
+    let name = link_of(&reservation.id.container_id, &reservation.id.ifname);
+    Evidence {
+        host_link: Some(links.contains(&name)),
     }
 }

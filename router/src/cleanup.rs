@@ -6,7 +6,7 @@
 
 use std::{fs, io, path::Path};
 
-use weft_crds::NodeConfig;
+use weft_crds::{IptablesVariant, NodeConfig};
 use weft_netlink::{Kernel, Netlink, Step};
 use weft_socket::{CONFLIST, UNINSTALLED_MARKER};
 
@@ -24,18 +24,20 @@ pub async fn cleanup(args: &CleanupArgs) -> anyhow::Result<()> {
         .and_then(|text| serde_json::from_str(&text).ok())
         .unwrap_or_default();
 
-    let mut rules = RuleTable::new(config.network.policy.iptables_variant);
-    if let Err(error) = rules.remove().await {
-        problems.push(error);
+    // Both variants: the host may have changed its own since.
+    for variant in [IptablesVariant::Nft, IptablesVariant::Legacy] {
+        if holds_rules(variant).await
+            && let Err(error) = RuleTable::sweep(variant).await
+        {
+            problems.push(error);
+        }
     }
-    if let Err(error) = exec::run(
-        "nft",
-        &["-f", "-"],
-        "add table bridge weft\ndelete table bridge weft\n",
-    )
-    .await
-    {
-        problems.push(error.to_string());
+    for table in ["bridge weft", "inet weft"] {
+        // Adding first makes the deletion of a missing table no error.
+        let text = format!("add table {table}\ndelete table {table}\n");
+        if let Err(error) = exec::run("nft", &["-f", "-"], &text).await {
+            problems.push(error.to_string());
+        }
     }
 
     let pods_remain = match links(&config.cluster_id, &mut problems).await {
@@ -74,6 +76,26 @@ pub async fn cleanup(args: &CleanupArgs) -> anyhow::Result<()> {
             problems.join("\n")
         ))
     }
+}
+
+/// Whether a variant of iptables has chains or sets of ours. Asked without a table's name, the
+/// legacy tool looks only at tables that exist, and makes none.
+async fn holds_rules(variant: IptablesVariant) -> bool {
+    let suffix = match variant {
+        IptablesVariant::Legacy => "legacy",
+        IptablesVariant::Nft | IptablesVariant::Auto => "nft",
+    };
+    for program in ["iptables", "ip6tables"] {
+        let saved = exec::run(&format!("{program}-{suffix}-save"), &[], "").await;
+        if saved.is_ok_and(|text| text.contains("WEFT-")) {
+            return true;
+        }
+    }
+    let sets = exec::run("ipset", &["list", "-n"], "")
+        .await
+        .unwrap_or_default();
+    // Sets belong to no variant; one sweep takes them along.
+    variant == IptablesVariant::Nft && sets.lines().any(|name| name.starts_with("weft-"))
 }
 
 /// Deletes fabric links; answers whether pod links remain. Without a cluster id (the configuration

@@ -39,19 +39,17 @@ pub struct Applier<N> {
     owner: Owner,
     settings: Settings,
     ports: PortTable,
-    rules: RuleTable,
 }
 
 impl<N: Netlink> Applier<N> {
     /// For the cluster with this id, with kernel settings below `sysctl_dir`.
     #[must_use]
-    pub fn new(netlink: N, cluster_id: &str, sysctl_dir: PathBuf, rules: RuleTable) -> Self {
+    pub fn new(netlink: N, cluster_id: &str, sysctl_dir: PathBuf) -> Self {
         Self {
             netlink,
             owner: Owner::new(cluster_id),
             settings: Settings::new(sysctl_dir),
             ports: PortTable::default(),
-            rules,
         }
     }
 
@@ -75,8 +73,9 @@ impl<N: Netlink> Applier<N> {
         self.settings.has_bridge_netfilter()
     }
 
-    /// Makes the kernel hold `fabric`. `verify`: also read back rules and tables that are believed
-    /// to be right. Goes on past errors and returns all of them.
+    /// Makes the kernel hold `fabric`, all but its iptables rules ([`RuleTable`]). `verify`: also
+    /// read back the port table, which is believed to be right. Goes on past errors and returns all
+    /// of them.
     ///
     /// Pods are closed by the port table before a device exists; devices come before settings,
     /// which name them.
@@ -86,10 +85,6 @@ impl<N: Netlink> Applier<N> {
             Ok(Some(change)) => outcome.changes.push(change),
             Ok(None) => {}
             Err(e) => outcome.problems.push(e.to_string()),
-        }
-        match self.rules.apply(&fabric.rules, verify).await {
-            Ok(change) => outcome.changes.extend(change),
-            Err(e) => outcome.problems.push(e),
         }
         self.devices(fabric, &mut outcome).await;
         for sysctl in &fabric.sysctls {

@@ -30,6 +30,7 @@ mod ipam;
 mod metrics;
 mod npc;
 mod report;
+mod rules;
 mod run;
 mod server;
 mod shared;

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use weft_crds::NodeConfig;
+use weft_ipam::gc::Suspects;
 use weft_netlink::Kernel;
 use weft_runtime::{
     health::Health,
@@ -22,7 +23,7 @@ use crate::{
     attach, claims, clock, heartbeat, ipam,
     kernel::{Applier, RuleTable},
     metrics::Metrics,
-    report, server,
+    report, rules, server,
     shared::Shared,
     stores::Stores,
     sync::Sync,
@@ -61,18 +62,23 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let (allocator, start) = ipam::open(&args.paths.state_dir, &config.cluster_id, &args.node_name);
     let (kicks, inbox) = mpsc::channel(64);
     let rules = RuleTable::new(config.network.policy.iptables_variant);
+    let (rules, worker) = rules::pair(rules, metrics.clone());
     let kernel = Kernel::connect().context("cannot open a netlink socket")?;
-    let applier = Applier::new(
-        kernel,
-        &config.cluster_id,
-        args.paths.sysctl_dir.clone(),
+    let applier = Applier::new(kernel, &config.cluster_id, args.paths.sysctl_dir.clone());
+    let shared = Arc::new(Shared::new(args, config, stores, kicks, metrics, allocator));
+    let sync = Sync::new(
+        Arc::clone(&shared),
+        applier,
+        inbox,
+        start,
+        health.clone(),
         rules,
     );
-    let shared = Arc::new(Shared::new(args, config, stores, kicks, metrics, allocator));
-    let sync = Sync::new(Arc::clone(&shared), applier, inbox, start, health.clone());
 
     let mut tasks = Tasks::default();
     let with = || (Arc::clone(&shared), token.clone());
+    let (_, stop) = with();
+    tasks.start("rules", worker.run(stop));
     let (_, stop) = with();
     tasks.start("sync", async move { sync.run(stop).await });
     let (s, stop) = with();
@@ -161,6 +167,7 @@ async fn housekeeping(shared: Arc<Shared>, token: CancellationToken) {
         return;
     }
     let mut tick = tokio::time::interval(Duration::from_secs(10));
+    let mut suspects = Suspects::default();
     loop {
         tokio::select! {
             () = token.cancelled() => return,
@@ -171,6 +178,9 @@ async fn housekeeping(shared: Arc<Shared>, token: CancellationToken) {
             continue;
         }
         attach::replay_tombstones(&shared).await;
+        if let Err(error) = attach::collect(&shared, &mut suspects).await {
+            tracing::warn!(%error, "Cannot look for leaked addresses");
+        }
         let pending = tokio::task::block_in_place(|| shared.ipam().flush_if_pending());
         if let weft_ipam::node::Durability::Pending(error) = pending {
             tracing::warn!(%error, "The address log cannot be written; ADD is refused");

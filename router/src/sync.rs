@@ -15,6 +15,7 @@ use weft_runtime::{backoff::Backoff, health::Health};
 use crate::{
     clock, conflist, input, ipam,
     kernel::{Applier, Outcome},
+    rules::Rules,
     shared::{Kick, Shared},
     view::{Verdict, View},
 };
@@ -33,6 +34,7 @@ pub(crate) struct Sync {
     kicks: mpsc::Receiver<Kick>,
     start: Option<Start>,
     health: Health,
+    rules: Rules,
     /// What was last wanted, once it was applied without a problem.
     applied: Option<Fabric>,
 }
@@ -44,6 +46,7 @@ impl Sync {
         kicks: mpsc::Receiver<Kick>,
         start: Start,
         health: Health,
+        rules: Rules,
     ) -> Self {
         Self {
             shared,
@@ -51,6 +54,7 @@ impl Sync {
             kicks,
             start: Some(start),
             health,
+            rules,
             applied: None,
         }
     }
@@ -95,6 +99,12 @@ impl Sync {
                         rule_events = RuleEvents::subscribe()?;
                     }
                     verify_at = verify_at.min((verified + VERIFY_SOON).max(soon));
+                }
+                alive = self.rules.changed() => {
+                    if !alive {
+                        return Ok(());
+                    }
+                    due = due.min(soon);
                 }
                 () = sleep_until(due.min(verify_at)) => {
                     let begin = Instant::now();
@@ -280,7 +290,10 @@ impl Sync {
         )?;
         let fabric = fabric(&gathered.input)
             .map_err(|e| Verdict::bad("InvalidConfiguration", e.to_string()))?;
-        let outcome = self.applier.apply(&fabric, verify).await;
+        // Rules name devices and need none: they are there before the first frame passes.
+        let hindered = self.rules.want(&fabric.rules).await;
+        let mut outcome = self.applier.apply(&fabric, verify).await;
+        outcome.problems.extend(hindered);
         self.applied = outcome.is_complete().then(|| fabric.clone());
         for change in &outcome.changes {
             tracing::info!(change, "Applied");

@@ -59,31 +59,43 @@ impl RuleTable {
         )))
     }
 
-    /// Takes all chains, jumps and sets of the router away.
+    /// Takes all chains, jumps and sets of weft away, those of npc too, from one variant.
     ///
     /// # Errors
     /// For a person.
-    pub async fn remove(&mut self) -> Result<(), String> {
-        let backend = self.backend().await?;
-        backend.sweep().await.map(drop).map_err(|e| e.to_string())
+    pub async fn sweep(variant: IptablesVariant) -> Result<(), String> {
+        let everything = [
+            Owner::new(&ROOTS, SETS, &TABLES),
+            Owner::new(&["WEFT-NPC"], "weft-npc-", &[TableName::Filter]),
+        ];
+        for owner in everything {
+            let tools = tools(variant).await?;
+            let mut backend = Iptables::new(owner, tools);
+            backend.sweep().await.map_err(|e| e.to_string())?;
+        }
+        Ok(())
     }
 
     async fn backend(&mut self) -> Result<&mut Iptables<HostTools>, String> {
         let backend = match self.backend.take() {
             Some(backend) => backend,
-            None => {
-                let runner = Runner::default();
-                let variant = match self.variant {
-                    IptablesVariant::Legacy => Variant::Legacy,
-                    IptablesVariant::Nft => Variant::Nft,
-                    IptablesVariant::Auto => detect(&runner).await.map_err(|e| e.to_string())?,
-                };
-                let tools = HostTools::probe(runner, variant)
-                    .await
-                    .map_err(|e| e.to_string())?;
-                Iptables::new(Owner::new(&ROOTS, SETS, &TABLES), tools)
-            }
+            None => Iptables::new(
+                Owner::new(&ROOTS, SETS, &TABLES),
+                tools(self.variant).await?,
+            ),
         };
         Ok(self.backend.insert(backend))
     }
+}
+
+async fn tools(variant: IptablesVariant) -> Result<HostTools, String> {
+    let runner = Runner::default();
+    let variant = match variant {
+        IptablesVariant::Legacy => Variant::Legacy,
+        IptablesVariant::Nft => Variant::Nft,
+        IptablesVariant::Auto => detect(&runner).await.map_err(|e| e.to_string())?,
+    };
+    HostTools::probe(runner, variant)
+        .await
+        .map_err(|e| e.to_string())
 }
