@@ -106,14 +106,10 @@ fn attach(
             ));
         }
     }
-    let addresses: Vec<_> = reply.addresses.iter().map(ipnet::IpNet::addr).collect();
-    netns.run(|| {
-        // Nobody may have known the address before; the router repeats the announcement.
-        if let Err(e) = announce::announce(&wanted.ifname, wanted.mac, &addresses) {
-            eprintln!("weft-cni: cannot announce {addresses:?}: {e}");
-        }
-        Ok(())
-    })?;
+    // Nobody may have known the address before, and the router repeats it: no reason to fail.
+    if let Err(e) = announce::announce(netns, &wanted) {
+        eprintln!("weft-cni: {e}");
+    }
     Ok(added(call, conf, &wanted, &bridge, &port))
 }
 

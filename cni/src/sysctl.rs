@@ -18,6 +18,9 @@ pub(crate) fn tune_pod(ifname: &str, ipv6: bool) {
         set(&format!("{neigh}/delay_first_probe_time"), "2");
         set(&format!("{neigh}/ucast_solicit"), "1");
     }
+    // What crate::announce relies on.
+    set(&format!("ipv4/conf/{ifname}/arp_notify"), "1");
+    set(&format!("ipv6/conf/{ifname}/ndisc_notify"), "1");
     set(&format!("ipv6/conf/{ifname}/accept_ra"), "0");
     set(&format!("ipv6/conf/{ifname}/accept_dad"), "0");
     if ipv6 {

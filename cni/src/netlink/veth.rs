@@ -59,6 +59,11 @@ impl Veth<'_> {
             })
     }
 
+    /// Gives a link a MAC, possibly the one it has.
+    pub(crate) fn readdress(link: u32, mac: Mac) -> Message {
+        change_link(link).attr(IFLA_ADDRESS, &mac)
+    }
+
     /// Marks the host end ours and sets what it may do as a bridge port: no learning (the FDB entry
     /// is static), no unknown unicast, but group frames; hairpin for a pod that reaches itself
     /// through a Service.
