@@ -1,6 +1,10 @@
 //! Addresses of this node: blocks from the API into the allocator, and what an ADD asks it for.
 
-use std::{collections::BTreeSet, net::IpAddr, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    path::Path,
+};
 
 use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::LabelSelector};
 use kube::ResourceExt;
@@ -153,11 +157,13 @@ fn pod_of(pod: &PodRef) -> weft_ipam::node::Pod {
     }
 }
 
-/// Pods that the kernel shows: links with our alias whose port has a static FDB entry; the MAC
-/// tells the IPv4 address (`0a:58`). The API tells the pod and its other address, if it knows.
+/// Pods that the kernel shows: links with our alias. Their addresses are those that the port table
+/// has for them (`listed`); where it has none, the static FDB entry tells the IPv4 address (`0a:58`)
+/// and the API the rest.
 pub(crate) fn from_kernel(
     observed: &Network,
     owner: &Owner,
+    listed: &BTreeMap<String, BTreeSet<IpAddr>>,
     stores: &Stores,
     now: u64,
 ) -> Vec<Reservation> {
@@ -168,15 +174,20 @@ pub(crate) fn from_kernel(
         .filter_map(|(name, link)| {
             let container = owner.container_of(link)?;
             let (container_id, ifname) = container.split_once('/').unwrap_or((container, "eth0"));
-            let mac = observed.fdb.iter().find_map(|e| match e {
-                FdbEntry::Port { link, mac } if link == name => Some(*mac),
-                FdbEntry::Port { .. } | FdbEntry::Tunnel { .. } => None,
-            })?;
-            let v4 = address_of(mac)?;
-            let pod = pods.iter().find(|p| pod_addresses(p).contains(&v4));
-            let mut addresses = vec![v4];
-            if let Some(pod) = pod {
-                addresses.extend(pod_addresses(pod).into_iter().filter(|a| *a != v4));
+            let mut addresses = listed.get(name.as_str()).cloned().unwrap_or_default();
+            if addresses.is_empty() {
+                addresses.extend(observed.fdb.iter().find_map(|e| match e {
+                    FdbEntry::Port { link, mac } if link == name => address_of(*mac),
+                    FdbEntry::Port { .. } | FdbEntry::Tunnel { .. } => None,
+                }));
+            }
+            let pod = pods
+                .iter()
+                .find(|p| !addresses.is_disjoint(&pod_addresses(p)));
+            addresses.extend(pod.map(|p| pod_addresses(p)).unwrap_or_default());
+            if addresses.is_empty() {
+                tracing::warn!(link = %name, "A link of a pod tells no address");
+                return None;
             }
             Some(Reservation {
                 seq: 0,
@@ -192,7 +203,8 @@ pub(crate) fn from_kernel(
                     })
                     .unwrap_or_default(),
                 pool: String::new(),
-                addresses,
+                // IPv4 sorts first, as the allocator has it.
+                addresses: addresses.into_iter().collect(),
                 at: now,
             })
         })

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use weft_fabric::{Fabric, PortRules};
 use weft_netlink::{FdbEntry, Foreign, IfName, MacAddr, Netlink, Network, Owner, Step, diff};
 
-pub use ports::PortTable;
+pub use ports::{PortTable, listed_addresses};
 pub use rules::RuleTable;
 pub use sysctl::Settings;
 

@@ -1,6 +1,12 @@
 //! `weft-router run`: puts the tasks together.
 
-use std::{fmt::Write, future::Future, sync::Arc, time::Duration};
+use std::{
+    fmt::Write,
+    future::Future,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context;
 use axum::{Router, extract::Query, routing::get};
@@ -111,7 +117,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     });
     for (name, address, page) in [
         ("status", shared.args.status_address, status_page(&shared)),
-        ("metrics", shared.args.metrics_address, Router::new()),
+        ("metrics", metrics_address(&shared.args), Router::new()),
     ] {
         let routes = page.merge(http::routes(health.clone(), Arc::clone(&registry)));
         let stop = token.clone();
@@ -123,6 +129,15 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let result = tasks.finish(&token).await;
     watches.abort_all();
     result
+}
+
+/// All addresses of both families, or of IPv4 where the kernel has no IPv6.
+fn metrics_address(args: &RunArgs) -> SocketAddr {
+    let asked = args.metrics_address;
+    if asked.ip() == Ipv6Addr::UNSPECIFIED && !args.paths.sysctl_dir.join("ipv6").is_dir() {
+        return SocketAddr::from((Ipv4Addr::UNSPECIFIED, asked.port()));
+    }
+    asked
 }
 
 /// The router's tasks: none may end before the others do.

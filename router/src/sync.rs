@@ -14,7 +14,7 @@ use weft_runtime::{backoff::Backoff, health::Health};
 
 use crate::{
     clock, conflist, input, ipam,
-    kernel::{Applier, Outcome},
+    kernel::{self, Applier, Outcome},
     rules::Rules,
     shared::{Kick, Shared},
     view::{Verdict, View},
@@ -181,7 +181,7 @@ impl Sync {
     /// One pass: what shall be, what is, make it so, say so.
     async fn pass(&mut self, verify: bool) -> Result<(), String> {
         let observed = self.applier.observe().await.map_err(|e| e.to_string())?;
-        self.take_up(&observed);
+        self.take_up(&observed).await;
         self.grant();
         let result = self.decide_and_apply(&observed, verify).await;
         let config = &self.shared.config;
@@ -214,13 +214,14 @@ impl Sync {
     }
 
     /// First pass only: what the kernel shows and the log does not know.
-    fn take_up(&mut self, observed: &Network) {
+    async fn take_up(&mut self, observed: &Network) {
         let Some(start) = self.start.take() else {
             return;
         };
         let shown = ipam::from_kernel(
             observed,
             self.applier.owner(),
+            &kernel::listed_addresses().await,
             &self.shared.stores,
             clock::now(),
         );

@@ -1,5 +1,10 @@
 //! `table bridge weft`, through `nft`.
 
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
 use weft_fabric::{PortRules, TABLE};
 
 use crate::exec::{self, ExecError};
@@ -80,6 +85,48 @@ impl PortTable {
     }
 }
 
+/// Addresses that the kernel's table lets each port use, whoever wrote it: after a loss of the
+/// address log the kernel still knows. Empty if there is no table.
+pub async fn listed_addresses() -> BTreeMap<String, BTreeSet<IpAddr>> {
+    let mut found: BTreeMap<String, BTreeSet<IpAddr>> = BTreeMap::new();
+    for set in ["v4", "v6"] {
+        let listing = exec::run("nft", &["list", "set", "bridge", "weft", set], "").await;
+        for (link, address) in listing.iter().flat_map(|text| elements(text)) {
+            found.entry(link).or_default().insert(address);
+        }
+    }
+    found
+}
+
+/// Elements `"link" . mac . address` of a listed set. The link-local address, which follows from the
+/// MAC, is left out.
+fn elements(listing: &str) -> impl Iterator<Item = (String, IpAddr)> + '_ {
+    listing.split(['{', '}', ',']).filter_map(|element| {
+        let mut parts = element.split(" . ").map(str::trim);
+        let link = parts.next()?.strip_prefix('"')?.strip_suffix('"')?;
+        let address: IpAddr = parts.nth(1)?.parse().ok()?;
+        let local = matches!(address, IpAddr::V6(a) if a.is_unicast_link_local());
+        (!local).then(|| (link.to_owned(), address))
+    })
+}
+
 async fn list() -> Result<String, ExecError> {
     exec::run("nft", &["list", "table", "bridge", "weft"], "").await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listed_set_tells_the_addresses_of_each_port() {
+        let listing = "table bridge weft {\n\tset v6 {\n\t\ttypeof iifname . ether saddr . ip6 saddr\n\
+                       \t\telements = { \"vethwepl0000001\" . 0a:58:0a:20:00:05 . fe80::858:aff:fe20:5,\n\
+                       \t\t\t     \"vethwepl0000001\" . 0a:58:0a:20:00:05 . fd00:10::5 }\n\t}\n}\n";
+        let found: Vec<_> = elements(listing).collect();
+        assert_eq!(
+            found,
+            [("vethwepl0000001".into(), "fd00:10::5".parse().unwrap())]
+        );
+    }
 }
