@@ -62,3 +62,39 @@ fn text(config: &NodeConfig) -> String {
     text.push('\n');
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_conflist_is_written_only_when_add_works_and_ends_an_uninstall() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = Paths {
+            config: dir.path().join("node.json"),
+            state_dir: dir.path().to_owned(),
+            run_dir: dir.path().to_owned(),
+            cni_conf_dir: dir.path().to_owned(),
+            sysctl_dir: dir.path().to_owned(),
+        };
+        let config = NodeConfig {
+            cluster_id: "c1".into(),
+            ..NodeConfig::default()
+        };
+        fs::write(dir.path().join("uninstalled"), "").unwrap();
+        let path = dir.path().join(CONFLIST);
+        write(&paths, &config, false);
+        assert!(!path.exists());
+        write(&paths, &config, true);
+        assert!(!dir.path().join("uninstalled").exists());
+        let list: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+        assert_eq!(list["cniVersion"], "1.0.0");
+        let types: Vec<&str> = list["plugins"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(|p| p["type"].as_str())
+            .collect();
+        assert_eq!(types, ["weft-cni", "portmap", "bandwidth"]);
+    }
+}

@@ -210,3 +210,6 @@ fn underlay(choice: &Underlay, own: &[IpAddr], observed: &Network) -> Result<IpA
     let v4 = own.iter().find(|a| a.is_ipv4());
     Ok(*v4.or(own.first()).unwrap_or(&own[0]))
 }
+
+#[cfg(test)]
+mod tests;

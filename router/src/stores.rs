@@ -178,3 +178,42 @@ fn prune_node(node: &mut Node) {
         status.conditions = None;
     }
 }
+
+#[cfg(test)]
+impl Stores {
+    /// Stores that hold these objects and never change.
+    pub(crate) fn fixed(
+        node: Node,
+        weft_node: Option<WeftNode>,
+        slices: Vec<PeerSlice>,
+        pools: Vec<IPPool>,
+    ) -> Self {
+        Self {
+            node: filled(vec![node]),
+            weft_node: filled(weft_node.into_iter().collect()),
+            blocks: filled(Vec::new()),
+            slices: filled(slices),
+            pools: filled(pools),
+            pods: filled(Vec::new()),
+            namespaces: filled(Vec::new()),
+            changed: Arc::new(watch::Sender::new(())),
+            pods_changed: Arc::new(watch::Sender::new(())),
+            ready: watch::Sender::new(true),
+        }
+    }
+}
+
+#[cfg(test)]
+fn filled<K>(objects: Vec<K>) -> Store<K>
+where
+    K: Resource + Clone + 'static,
+    K::DynamicType: Eq + Hash + Clone + Default,
+{
+    let (store, mut writer) = reflector::store();
+    writer.apply_watcher_event(&watcher::Event::Init);
+    for object in objects {
+        writer.apply_watcher_event(&watcher::Event::InitApply(object));
+    }
+    writer.apply_watcher_event(&watcher::Event::InitDone);
+    store
+}

@@ -100,3 +100,23 @@ impl View {
         reasons
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_view_tells_why_an_add_would_be_refused() {
+        let mut view = View::default();
+        assert_eq!(view.obstacles().len(), 2);
+        view.fabric = Verdict::good("FabricUp", "");
+        view.policy = Verdict::good("PolicyUp", "");
+        assert!(
+            view.obstacles()[0].starts_with("NoBlock: "),
+            "{:?}",
+            view.obstacles()
+        );
+        view.blocks.insert("10.32.0.0/26".parse().unwrap());
+        assert_eq!(view.obstacles(), [""; 0]);
+    }
+}
