@@ -7,8 +7,12 @@
 //! Left to the tracer, and counted: packets that are not the first of a flow, SCTP (this kernel may
 //! have none), other protocols, ICMP other than echo, and copies of group frames.
 
+#[path = "netns/api.rs"]
+mod api;
 #[path = "netns/probe.rs"]
 mod probe;
+#[path = "netns/process.rs"]
+mod process;
 #[path = "netns/stage.rs"]
 mod stage;
 
