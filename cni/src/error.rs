@@ -68,7 +68,7 @@ impl From<CallError> for Failure {
                 code::TRY_AGAIN_LATER,
                 error.to_string(),
                 "is the pod weft-node of this node running? kubectl -n kube-system get pods -l \
-                 app.kubernetes.io/component=weft-node -o wide",
+                 app.kubernetes.io/name=weft-node -o wide",
             ),
         }
     }
