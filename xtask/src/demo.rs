@@ -55,22 +55,28 @@ pub(crate) fn down() -> Result<()> {
 }
 
 fn make() -> Result<()> {
-    heading("1. The image: weft's static binaries and Debian's iptables, ipset, nft, conntrack");
-    let archive = image::build(image::Arch::host())?;
-
-    heading("2. A Kubernetes cluster: every node is a network namespace with its own kubelet");
-    if cluster::is_up() {
-        println!("A lab is already up; it is used as it is.");
+    if cluster::is_up() && install::is_installed() {
+        heading("A cluster with weft is up: it is used as it is");
+        println!("(`make install` brings in a changed build)");
     } else {
-        cluster::up()?;
+        heading(
+            "1. The image: weft's static binaries and Debian's iptables, ipset, nft, conntrack",
+        );
+        let archive = image::build(image::Arch::host())?;
+
+        heading("2. A Kubernetes cluster: every node is a network namespace with its own kubelet");
+        if cluster::is_up() {
+            println!("A lab is already up; it is used as it is.");
+        } else {
+            cluster::up()?;
+        }
+
+        heading("3. Install, as a user does it");
+        install::run_in_lab(&archive).inspect_err(|_| explain())?;
     }
 
-    heading("3. Install, as a user does it");
-    install::run_in_lab(&archive).inspect_err(|_| explain())?;
-
     heading("4. Four pods to look at");
-    let nodes = nodes()?;
-    pods::apply(&nodes)?;
+    pods::apply(&nodes()?)?;
     wait_for_pods()
 }
 
