@@ -1,16 +1,23 @@
 //! `cargo xtask install`: what a user does with helm, with the image that was built here.
 
-use std::path::Path;
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Result, ensure};
+use serde_json::Value;
 
 use crate::{
     cluster::{helm, is_up, kubectl, load_image},
-    command::{output, run},
+    command::{output, pause, run},
 };
 
 /// Namespace of the release.
 pub(crate) const NAMESPACE: &str = "kube-system";
+
+/// How long nodes may take to become Ready after helm is done.
+const NODES: Duration = Duration::from_secs(120);
 
 /// Loads the image into the lab and installs or upgrades the chart; waits until every node is
 /// Ready.
@@ -47,18 +54,74 @@ pub(crate) fn run_in_lab(archive: &Path) -> Result<()> {
             }
         }
     }
-    println!("waiting until every node is Ready");
-    run(kubectl(&[
-        "wait",
-        "--for=condition=Ready",
-        "nodes",
-        "--all",
-        "--timeout=120s",
-    ]))?;
-    Ok(())
+    wait_for_nodes()
+}
+
+/// Looks once a second and says what changed.
+fn wait_for_nodes() -> Result<()> {
+    let begun = Instant::now();
+    let mut said = String::new();
+    loop {
+        let list: Value = serde_json::from_str(&output(kubectl(&["get", "nodes", "-o", "json"]))?)?;
+        let (ready, waiting) = readiness(&list);
+        let mut now = format!("{ready} of {} nodes are Ready", ready + waiting.len());
+        if !waiting.is_empty() {
+            now.push_str(&format!("; waiting for {}", waiting.join(", ")));
+        }
+        if now != said {
+            println!("{:>4} s: {now}", begun.elapsed().as_secs());
+            said = now;
+        }
+        if waiting.is_empty() && ready > 0 {
+            return Ok(());
+        }
+        ensure!(
+            begun.elapsed() < NODES,
+            "after {} s {said}; look at `kubectl get weftnetworks,weftnodes` and the pods of {NAMESPACE}",
+            NODES.as_secs()
+        );
+        pause(Duration::from_secs(1));
+    }
+}
+
+/// How many nodes are Ready, and the names of the others.
+fn readiness(list: &Value) -> (usize, Vec<String>) {
+    let mut ready = 0;
+    let mut waiting = Vec::new();
+    for node in list["items"].as_array().into_iter().flatten() {
+        let is_ready = node["status"]["conditions"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .any(|condition| condition["type"] == "Ready" && condition["status"] == "True");
+        if is_ready {
+            ready += 1;
+        } else {
+            waiting.push(node["metadata"]["name"].as_str().unwrap_or("?").to_owned());
+        }
+    }
+    (ready, waiting)
 }
 
 /// Whether the release is there.
 pub(crate) fn is_installed() -> bool {
     output(helm(&["status", "weft", "--namespace", NAMESPACE])).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn nodes_that_are_not_ready_are_named() {
+        let node = |name: &str, ready: &str| {
+            json!({
+                "metadata": {"name": name},
+                "status": {"conditions": [{"type": "Ready", "status": ready}]},
+            })
+        };
+        let list = json!({"items": [node("n1", "True"), node("n2", "Unknown"), {"metadata": {"name": "n3"}}]});
+        assert_eq!(readiness(&list), (1, vec!["n2".into(), "n3".into()]));
+    }
 }
