@@ -466,7 +466,10 @@ fn errors_carry_the_line_that_failed() {
             let error = backend.sync(&desired).await.unwrap_err();
             assert_eq!(error.class(), "exit");
             let text = error.to_string();
-            assert!(text.contains("already exists (at: create weft-npc-in.b "), "{text}");
+            assert!(
+                text.contains("already exists (at: create weft-npc-in.b "),
+                "{text}"
+            );
             backend.sync(&desired).await.expect("synced");
         });
     });
