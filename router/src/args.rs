@@ -72,7 +72,7 @@ pub struct RunArgs {
 #[derive(Debug, Clone, clap::Args)]
 pub struct InstallArgs {
     /// Plugins that come with us.
-    #[arg(long, default_value = "/opt/weft/cni/bin")]
+    #[arg(long, default_value = "/opt/weft/cni")]
     pub source_dir: PathBuf,
     /// Directory of the host.
     #[arg(long)]
