@@ -21,6 +21,8 @@ use crate::{input::Input, names};
 
 /// Chains of npc start with this one in FORWARD and INPUT; ours stand behind it.
 const NPC: &str = "WEFT-NPC";
+/// npc's jump in INPUT; ours stays behind it, or the two would push each other down for ever.
+const NPC_INPUT: &str = "WEFT-NPC-INPUT";
 /// kube-proxy refuses connections to Services without endpoints in this chain (iptables mode): our
 /// accept must not come before.
 const KUBE_SERVICES: &str = "KUBE-SERVICES";
@@ -120,7 +122,7 @@ fn table(input: &Input, family: Family) -> Table {
         "WEFT-INPUT",
         TableName::Filter,
         Hook::Input,
-        Some(NPC),
+        Some(NPC_INPUT),
         filter_input(input, family, &sets),
     );
     add(
