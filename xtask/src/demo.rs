@@ -118,7 +118,10 @@ fn show() -> Result<()> {
     heading("Who reaches whom, with a policy: only `web` may reach `database`");
     print!("{}", pods::POLICY);
     pods::apply_policy()?;
-    let expected = |from: &Pod, to: &Pod| to.name != pods::GUARDED || from.name == pods::ADMITTED;
+    // A pod always reaches itself, whatever its policies say.
+    let expected = |from: &Pod, to: &Pod| {
+        to.name != pods::GUARDED || from.name == pods::ADMITTED || from.name == to.name
+    };
     let closed = settled(&pods, expected)?;
     print!("{}", matrix::draw(&pods, &closed));
     println!("The policy stays: try it yourself.");
@@ -180,33 +183,53 @@ fn cross_node(pods: &[Pod]) -> (&Pod, &Pod) {
 
 fn next(nodes: &[String], from: &Pod, to: &Pod) {
     let namespace = pods::NAMESPACE;
+    let node = nodes.first().map_or("n1", String::as_str);
     heading("What to try next");
     println!(
         "  export KUBECONFIG={} PATH={}:$PATH",
         cluster::kubeconfig().display(),
         at("target/lab/bin").display()
     );
-    println!("  kubectl get weftnetwork default -o yaml            # how the network stands");
-    println!(
-        "  kubectl describe weftnode {}                       # one node",
-        from.node
-    );
-    println!(
-        "  kubectl -n {namespace} exec {} -- weft-probe ping {}",
-        from.name, to.address
-    );
-    println!("  kubectl -n {namespace} delete networkpolicy --all  # open everything again");
-    println!(
-        "  kubectl -n kube-system delete pod -l app.kubernetes.io/name=weft   # nothing breaks"
-    );
-    if let Some(node) = nodes.first() {
-        println!("  cargo xtask lab enter {node} -- ip -d link          # the devices of a node");
-        println!("  cargo xtask lab enter {node} -- iptables-save       # the rules of a node");
+    let commands = [
+        (
+            "kubectl get weftnetwork default -o yaml".into(),
+            "how the network stands",
+        ),
+        (format!("kubectl describe weftnode {node}"), "one node"),
+        (
+            format!(
+                "kubectl -n {namespace} exec {} -- weft-probe ping {}",
+                from.name, to.address
+            ),
+            "a ping by hand",
+        ),
+        (
+            format!("kubectl -n {namespace} delete networkpolicy --all"),
+            "open everything again",
+        ),
+        (
+            "kubectl -n kube-system delete pod -l app.kubernetes.io/part-of=weft".into(),
+            "traffic goes on",
+        ),
+        (
+            format!("cargo xtask lab enter {node} -- ip -d link"),
+            "the devices of a node",
+        ),
+        (
+            format!("cargo xtask lab enter {node} -- iptables-save"),
+            "its rules",
+        ),
+        ("helm test weft -n kube-system".into(), "connectivity test"),
+        ("make e2e".into(), "every test of a running cluster"),
+        (
+            "make bench".into(),
+            "speed against host-to-host and a VXLAN floor",
+        ),
+        ("make demo-down".into(), "remove all of this"),
+    ];
+    for (command, meaning) in commands {
+        println!("  {command:<70} # {meaning}");
     }
-    println!("  helm test weft -n kube-system                      # connectivity test");
-    println!("  make e2e        # tests against this cluster");
-    println!("  make bench      # speed against host-to-host and a VXLAN floor");
-    println!("  make demo-down  # remove all of this");
 }
 
 fn nodes() -> Result<Vec<String>> {
@@ -259,7 +282,7 @@ fn explain() {
             "-n",
             "kube-system",
             "-l",
-            "app.kubernetes.io/name=weft",
+            "app.kubernetes.io/part-of=weft",
             "--all-containers",
             "--prefix",
             "--tail=15",

@@ -22,8 +22,8 @@ pub(super) struct Crossing {
     node: String,
     /// Device.
     device: String,
-    /// `In` or `Out`, as the device sees it.
-    direction: String,
+    /// Whether the device sends it (else it arrives there).
+    leaves: bool,
     /// What it is.
     packet: Packet,
 }
@@ -57,6 +57,9 @@ pub(super) fn capture(from: &Pod, to: &Pod) -> Result<Vec<Crossing>> {
             "-tt",
             "-l",
             "--immediate-mode",
+            // With the default length only eight frames fit the ring.
+            "-s",
+            "256",
             "icmp",
             "or",
             "udp",
@@ -97,7 +100,8 @@ fn parse(node: &str, line: &str) -> Option<(Crossing, String)> {
     let mut words = line.split_whitespace();
     let time = words.next()?.parse().ok()?;
     let device = words.next()?.to_owned();
-    let direction = words.next()?.to_owned();
+    // `In`, `P` (for another host, as on every bridge port), `B`, `M`, or `Out`.
+    let leaves = words.next()? == "Out";
     let rest = line.split_once(" IP ")?.1;
     let packet = if rest.contains("ICMP echo request") {
         Packet::Request
@@ -112,7 +116,7 @@ fn parse(node: &str, line: &str) -> Option<(Crossing, String)> {
         time,
         node: node.to_owned(),
         device,
-        direction,
+        leaves,
         packet,
     };
     Some((crossing, rest.to_owned()))
@@ -164,10 +168,10 @@ pub(super) fn draw(crossings: &[Crossing]) -> String {
             Packet::Tunnel => "VXLAN on the underlay",
         };
         text.push_str(&format!(
-            "    {:>6.0} us  {:<16} {:<4} {packet}\n",
+            "    {:>6.0} us  {:<16} {:<3} {packet}\n",
             (crossing.time - first.time) * 1e6,
             crossing.device,
-            crossing.direction,
+            if crossing.leaves { "out" } else { "in" },
         ));
     }
     text
@@ -220,7 +224,7 @@ mod tests {
         ]);
         assert_eq!(
             draw(&crossings),
-            "  node n1\n         0 us  vethwepl1a2b3c4  In   echo request\n        10 us  weave            In   echo request\n        20 us  eth0             Out  VXLAN on the underlay\n  node n2\n        30 us  vxlan-6784       P    echo request\n        40 us  vethwepl5        In   echo reply\n"
+            "  node n1\n         0 us  vethwepl1a2b3c4  in  echo request\n        10 us  weave            in  echo request\n        20 us  eth0             out VXLAN on the underlay\n  node n2\n        30 us  vxlan-6784       in  echo request\n        40 us  vethwepl5        in  echo reply\n"
         );
     }
 
