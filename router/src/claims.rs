@@ -1,7 +1,10 @@
 //! The node's side of the two-phase claim: Pending blocks of this Node become Confirmed, by
-//! compare-and-swap, with the Node's UID and the epoch.
+//! compare-and-swap, with the Node's UID and the epoch; empty blocks of a pool that gives no
+//! addresses any more (draining, disabled, being deleted) become Releasing.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
+
+use ipnet::IpNet;
 
 use kube::{
     Api, Client, ResourceExt,
@@ -10,14 +13,23 @@ use kube::{
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use weft_crds::{BlockPhase, IPBlock};
-use weft_ipam::claim::{BlockView, Claim, NodeRef, Phase, confirm};
+use weft_ipam::{
+    claim::{BlockView, Claim, NodeRef, Phase, Return, confirm, decide_return},
+    sighting::{Patience, Sighting},
+};
 
-use crate::{clock, shared::Shared};
+use crate::{clock, ipam, shared::Shared};
 
 /// How often usage is reported, at most; and how often a failed claim is tried again.
 const REPORT: Duration = Duration::from_secs(30);
 const RETRY: Duration = Duration::from_secs(2);
 const LIMIT: Duration = Duration::from_secs(10);
+/// Two looks at an empty block of a pool that gives nothing new: nobody can take an address between
+/// them, so they need not be far apart.
+const PATIENCE: Patience = Patience { gap: 3, grace: 3 };
+
+/// Sightings of empty blocks.
+type Empty = BTreeMap<IpNet, Sighting>;
 
 /// Confirms until `token` is cancelled.
 pub(crate) async fn run(shared: Arc<Shared>, client: Client, token: CancellationToken) {
@@ -26,13 +38,14 @@ pub(crate) async fn run(shared: Arc<Shared>, client: Client, token: Cancellation
         return;
     }
     let mut changes = shared.stores.changes();
+    let mut empty = Empty::new();
     let mut report_at = tokio::time::Instant::now() + REPORT;
     loop {
         let report = tokio::time::Instant::now() >= report_at;
         if report {
             report_at = tokio::time::Instant::now() + REPORT;
         }
-        let pause = if pass(&shared, &api, report).await {
+        let pause = if pass(&shared, &api, report, &mut empty).await && empty.is_empty() {
             REPORT
         } else {
             RETRY
@@ -45,7 +58,7 @@ pub(crate) async fn run(shared: Arc<Shared>, client: Client, token: Cancellation
     }
 }
 
-async fn pass(shared: &Shared, api: &Api<IPBlock>, report: bool) -> bool {
+async fn pass(shared: &Shared, api: &Api<IPBlock>, report: bool, empty: &mut Empty) -> bool {
     let Some(node) = shared.stores.node.state().into_iter().next() else {
         return false;
     };
@@ -62,14 +75,15 @@ async fn pass(shared: &Shared, api: &Api<IPBlock>, report: bool) -> bool {
             );
             continue;
         };
-        let used = shared
-            .ipam()
-            .counts(clock::now())
-            .get(&view.cidr)
-            .map_or(0, |c| c.used);
-        let epoch = match confirm(&view, &me) {
-            Claim::Confirm { epoch } => epoch,
-            Claim::Held if report && used != view.used => view.epoch,
+        let counts = shared.ipam().counts(clock::now());
+        let counts = counts.get(&view.cidr).copied().unwrap_or_default();
+        let used = counts.used;
+        let (phase, epoch) = match confirm(&view, &me) {
+            Claim::Confirm { epoch } => (BlockPhase::Confirmed, epoch),
+            Claim::Held if returns(shared, &view, used + counts.cooling, empty) => {
+                (BlockPhase::Releasing, view.epoch)
+            }
+            Claim::Held if report && used != view.used => (BlockPhase::Confirmed, view.epoch),
             Claim::Held | Claim::Ignore => continue,
             Claim::Fenced => {
                 tracing::warn!(
@@ -81,14 +95,14 @@ async fn pass(shared: &Shared, api: &Api<IPBlock>, report: bool) -> bool {
         };
         let status = serde_json::json!({
             "metadata": {"resourceVersion": block.resource_version()},
-            "status": {"phase": BlockPhase::Confirmed, "nodeUID": me.uid, "epoch": epoch, "used": used},
+            "status": {"phase": phase, "nodeUID": me.uid, "epoch": epoch, "used": used},
         });
         let name = block.name_any();
         let params = PatchParams::default();
         let patch = Patch::Merge(&status);
         let write = api.patch_status(&name, &params, &patch);
         match timeout(LIMIT, write).await {
-            Ok(Ok(_)) => tracing::info!(block = name, epoch, used, "Block confirmed"),
+            Ok(Ok(_)) => tracing::info!(block = name, epoch, used, ?phase, "Block status written"),
             // Somebody was faster: the watch brings the new version and we decide again.
             Ok(Err(kube::Error::Api(e))) if e.code == 409 => complete = false,
             Ok(Err(error)) => {
@@ -102,6 +116,33 @@ async fn pass(shared: &Shared, api: &Api<IPBlock>, report: bool) -> bool {
         }
     }
     complete
+}
+
+/// Whether the block goes back: its pool gives no addresses any more, nobody holds or rests one of
+/// its addresses (`busy`), it carries no gateway, and this was seen twice.
+fn returns(shared: &Shared, block: &BlockView, busy: u32, empty: &mut Empty) -> bool {
+    let stores = &shared.stores;
+    let active = stores
+        .pools
+        .find(|p| p.name_any() == block.pool)
+        .is_some_and(|p| ipam::gives_addresses(&p));
+    let pinned = stores.weft_node.state().into_iter().any(|n| {
+        let mut gateways = n.spec.gateways.iter().filter_map(|g| g.parse::<IpAddr>().ok());
+        gateways.any(|g| block.cidr.contains(&g))
+    });
+    if active {
+        empty.remove(&block.cidr);
+        return false;
+    }
+    let seen = empty.remove(&block.cidr);
+    match decide_return(busy, pinned, u128::MAX, 0, seen, clock::now(), PATIENCE) {
+        Return::Keep => false,
+        Return::Watch(sighting) => {
+            empty.insert(block.cidr, sighting);
+            false
+        }
+        Return::Give => true,
+    }
 }
 
 fn view(block: &IPBlock) -> Option<BlockView> {

@@ -8,7 +8,7 @@ use std::{
 
 use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::LabelSelector};
 use kube::ResourceExt;
-use weft_crds::{ANNOTATION_POOLS, IPBlock, PoolPhase};
+use weft_crds::{ANNOTATION_POOLS, IPBlock, IPPool, PoolPhase};
 use weft_ipam::{
     choice::{Labels, PoolRules, Selector, Subject, choose},
     file::FileStore,
@@ -52,10 +52,15 @@ pub(crate) fn node_blocks(blocks: &[std::sync::Arc<IPBlock>], stores: &Stores) -
                     .as_ref()
                     .map_or(30, |p| u64::from(p.spec.cooldown_seconds)),
                 reserved: pool.map(|p| p.reserved_in(cidr)).unwrap_or_default(),
-                active: pool.is_some() && object.is_some_and(|p| p.spec.phase == PoolPhase::Active),
+                active: pool.is_some() && object.is_some_and(|p| gives_addresses(&p)),
             })
         })
         .collect()
+}
+
+/// Whether new addresses come from the pool: Active, and not on its way out.
+pub(crate) fn gives_addresses(pool: &IPPool) -> bool {
+    pool.spec.phase == PoolPhase::Active && pool.metadata.deletion_timestamp.is_none()
 }
 
 fn selector(selector: Option<&LabelSelector>) -> Option<Selector> {
@@ -73,7 +78,7 @@ fn pool_rules(stores: &Stores) -> Vec<PoolRules> {
         .map(|p| PoolRules {
             name: p.name_any(),
             priority: p.spec.priority,
-            active: p.spec.phase == PoolPhase::Active,
+            active: gives_addresses(p),
             node: selector(p.spec.node_selector.as_ref()),
             namespace: selector(p.spec.namespace_selector.as_ref()),
             pod: selector(p.spec.pod_selector.as_ref()),
