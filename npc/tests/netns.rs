@@ -128,8 +128,9 @@ fn play(variant: Variant) {
             .collect();
         for (shot, answer) in answers {
             let arrived = answer.join().expect("a probe");
-            if arrived != shot.allowed {
-                wrong.push(format!("{} (from {:?})", shot.line, shot.from));
+            if arrived.is_ok() != shot.allowed {
+                let (line, from) = (shot.line, &shot.from);
+                wrong.push(format!("{line} (from {from:?}): {arrived:?}"));
             }
         }
     }

@@ -74,8 +74,8 @@ impl Probe {
         })
     }
 
-    /// Sends it; does the receiver answer?
-    pub(crate) fn arrives(&self, patience: Duration) -> bool {
+    /// Sends it; does the receiver answer? If not: what came instead.
+    pub(crate) fn arrives(&self, patience: Duration) -> Result<(), String> {
         match self.kind {
             Kind::Tcp(port) => self.tcp(port, patience),
             Kind::Udp(port) => self.udp(port, patience),
@@ -84,7 +84,7 @@ impl Probe {
     }
 
     /// A reset is an answer.
-    fn tcp(&self, port: u16, patience: Duration) -> bool {
+    fn tcp(&self, port: u16, patience: Duration) -> Result<(), String> {
         let family = match self.source {
             IpAddr::V4(_) => AddressFamily::Inet,
             IpAddr::V6(_) => AddressFamily::Inet6,
@@ -104,15 +104,15 @@ impl Probe {
         wait(patience, || {
             // Unconnected without an error: still trying.
             match (stream.take_error().expect("SO_ERROR"), stream.peer_addr()) {
-                (Some(error), _) => Some(error.kind() == ErrorKind::ConnectionRefused),
-                (None, Ok(_)) => Some(true),
+                (Some(error), _) => Some(refused(error)),
+                (None, Ok(_)) => Some(Ok(())),
                 (None, Err(_)) => None,
             }
         })
     }
 
     /// "Port unreachable" is an answer.
-    fn udp(&self, port: u16, patience: Duration) -> bool {
+    fn udp(&self, port: u16, patience: Duration) -> Result<(), String> {
         let socket = UdpSocket::bind((self.source, PORT.fetch_add(1, Ordering::Relaxed)))
             .expect("UDP socket");
         socket
@@ -120,13 +120,13 @@ impl Probe {
             .expect("a route to the destination");
         socket.set_read_timeout(Some(patience)).expect("timeout");
         socket.send(b"?").expect("send");
-        matches!(
-            socket.recv(&mut [0; 16]),
-            Err(error) if error.kind() == ErrorKind::ConnectionRefused
-        )
+        match socket.recv(&mut [0; 16]) {
+            Ok(_) => Ok(()),
+            Err(error) => refused(error),
+        }
     }
 
-    fn ping(&self, patience: Duration) -> bool {
+    fn ping(&self, patience: Duration) -> Result<(), String> {
         let (family, protocol, kind) = match self.source {
             IpAddr::V4(_) => (AddressFamily::Inet, SockProtocol::Icmp, 8),
             IpAddr::V6(_) => (AddressFamily::Inet6, SockProtocol::IcmpV6, 128),
@@ -145,7 +145,19 @@ impl Probe {
         socket::bind(raw, &address(self.source, id)).expect("bind");
         socket::connect(raw, &address(self.destination, 0)).expect("a route to the destination");
         socket::send(raw, &[kind, 0, 0, 0, 0, 0, 0, 1], MsgFlags::empty()).expect("send");
-        socket::recv(raw, &mut [0; 64], MsgFlags::empty()).is_ok()
+        match socket::recv(raw, &mut [0; 64], MsgFlags::empty()) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(format!("ping {id}: {error}")),
+        }
+    }
+}
+
+/// "Nobody listens" is said by the receiver; everything else is said on the way.
+fn refused(error: std::io::Error) -> Result<(), String> {
+    if error.kind() == ErrorKind::ConnectionRefused {
+        Ok(())
+    } else {
+        Err(error.to_string())
     }
 }
 
@@ -154,14 +166,14 @@ impl Probe {
     clippy::disallowed_methods,
     reason = "waits for the kernel, with a deadline"
 )]
-fn wait(patience: Duration, done: impl Fn() -> Option<bool>) -> bool {
+fn wait(patience: Duration, done: impl Fn() -> Option<Result<(), String>>) -> Result<(), String> {
     let start = std::time::Instant::now();
     loop {
         if let Some(answer) = done() {
             return answer;
         }
         if start.elapsed() > patience {
-            return false;
+            return Err("no answer".to_owned());
         }
         std::thread::sleep(Duration::from_millis(2));
     }

@@ -74,11 +74,12 @@ impl Stage {
     /// The node, the other nodes and the world.
     pub(crate) fn new() -> Self {
         let node = namespace();
-        // Only this bridge calls iptables, whatever the sysctl says.
+        // Only this bridge calls iptables, whatever the sysctl says. Its MAC is set: left alone it
+        // would be the lowest of its ports' and change under the pods' neighbour entries.
         node.sh(
             "sysctl -qw net.bridge.bridge-nf-call-iptables=0 net.bridge.bridge-nf-call-ip6tables=0 \
              net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 && \
-             ip link add weave type bridge nf_call_iptables 1 nf_call_ip6tables 1 && \
+             ip link add weave address 02:00:00:00:00:01 type bridge nf_call_iptables 1 nf_call_ip6tables 1 && \
              ip link set weave up && ip addr add 10.32.0.1/12 dev weave && \
              ip addr add fd10:32::1/64 dev weave nodad",
         );
