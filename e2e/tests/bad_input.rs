@@ -170,8 +170,9 @@ async fn foreign_device_of_our_name_is_reported_and_left_alone() {
 }
 
 async fn foreign_device(s: &Scenario, node: &str) -> anyhow::Result<()> {
-    s.read_node(node, "ip link del weave && ip link add weave type dummy")
-        .await?;
+    // In one go: the router repairs a missing `weave` within milliseconds.
+    let swap = r"printf 'link add foreign type bridge\nlink set foreign alias stranger\nlink set weave down\nlink set weave name gone\nlink set foreign name weave\nlink del gone\n' | ip -batch -";
+    s.read_node(node, swap).await?;
     let nodes: Api<WeftNode> = Api::all(s.cluster.client.clone());
     let told = eventually(TOLD, "the WeftNode names the foreign device", async || {
         let status = nodes.get(node).await?.status.unwrap_or_default();
@@ -187,7 +188,7 @@ async fn foreign_device(s: &Scenario, node: &str) -> anyhow::Result<()> {
     .await?;
     let device = s.read_node(node, "ip -d link show weave").await?;
     ensure!(
-        device.contains("dummy"),
+        device.contains("alias stranger"),
         "the foreign device was touched ({told:?}): {device}"
     );
     // The remedy: its owner takes it away, and the router builds its own.

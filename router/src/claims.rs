@@ -127,7 +127,11 @@ fn returns(shared: &Shared, block: &BlockView, busy: u32, empty: &mut Empty) -> 
         .find(|p| p.name_any() == block.pool)
         .is_some_and(|p| ipam::gives_addresses(&p));
     let pinned = stores.weft_node.state().into_iter().any(|n| {
-        let mut gateways = n.spec.gateways.iter().filter_map(|g| g.parse::<IpAddr>().ok());
+        let mut gateways = n
+            .spec
+            .gateways
+            .iter()
+            .filter_map(|g| g.parse::<IpAddr>().ok());
         gateways.any(|g| block.cidr.contains(&g))
     });
     if active {

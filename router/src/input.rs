@@ -7,7 +7,7 @@ use std::{
 
 use ipnet::IpNet;
 use kube::ResourceExt;
-use weft_crds::{NodeConfig, Toggle, Underlay};
+use weft_crds::{ConditionStatus, NodeConfig, Toggle, Underlay, condition};
 use weft_fabric::{Input, PodPort, names};
 use weft_ipam::{node::Reservation, pool::Pool};
 use weft_netlink::{IfName, MacAddr, Network};
@@ -92,6 +92,8 @@ pub(crate) fn gather(
             pools: pools(stores)
                 .iter()
                 .flat_map(|p| p.cidrs().to_vec())
+                // Whatever the operator thinks: never a route over the node's own addresses.
+                .filter(|cidr| !addresses.iter().any(|a| cidr.contains(a)))
                 .collect(),
             peers,
             node_addresses: addresses,
@@ -105,12 +107,18 @@ pub(crate) fn gather(
     })
 }
 
-/// Every pool that can be read; the operator reports the others on the object.
+/// Every pool that can be read and that the operator found to overlap nothing: a route to a range
+/// of the nodes or Services would cut the node off. The operator reports the others on the object.
 pub(crate) fn pools(stores: &Stores) -> Vec<Pool> {
     let mut pools: Vec<Pool> = stores
         .pools
         .state()
         .iter()
+        .filter(|p| {
+            let conditions = p.status.as_ref().map(|s| s.conditions.as_slice());
+            condition(conditions.unwrap_or_default(), "CIDROverlap")
+                .is_some_and(|c| c.status == ConditionStatus::False)
+        })
         .filter_map(|p| {
             let size = p.spec.block_size;
             let parsed = Pool::parse(

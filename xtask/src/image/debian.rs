@@ -16,13 +16,14 @@ use crate::{
 };
 
 /// Packages that bring the programs. What they need is found by [`closure`].
-const PACKAGES: [&str; 6] = [
+const PACKAGES: [&str; 7] = [
     "iptables",
     "ipset",
     "nftables",
     "conntrack",
     "iproute2",
     "busybox-static",
+    "dash",
 ];
 
 /// Unpacked packages.

@@ -14,7 +14,7 @@ use super::{Arch, Placed};
 use crate::command::{command, output};
 
 /// Programs taken from the packages.
-const PROGRAMS: [&str; 8] = [
+const PROGRAMS: [&str; 9] = [
     "usr/sbin/xtables-nft-multi",
     "usr/sbin/xtables-legacy-multi",
     "usr/sbin/ipset",
@@ -23,6 +23,8 @@ const PROGRAMS: [&str; 8] = [
     "usr/bin/ip",
     "usr/bin/ss",
     "usr/sbin/bridge",
+    // The shell: busybox' own prefers its applets to the `ip` that is installed.
+    "usr/bin/dash",
 ];
 
 /// Names under which `xtables-*-multi` is called. Without suffix it is the nft variant, as Debian
@@ -37,11 +39,11 @@ const IPTABLES: [&str; 6] = [
 ];
 
 /// Applets of busybox that get a name.
-const APPLETS: [&str; 40] = [
+const APPLETS: [&str; 39] = [
     "arping", "awk", "basename", "cat", "chmod", "cp", "cut", "date", "df", "dirname", "du",
     "echo", "env", "false", "find", "grep", "head", "hostname", "id", "kill", "less", "ln", "ls",
-    "mkdir", "mount", "nc", "nslookup", "ping", "ps", "readlink", "rm", "sed", "sh", "sleep",
-    "sort", "tail", "top", "true", "vi", "wget",
+    "mkdir", "mount", "nc", "nslookup", "ping", "ps", "readlink", "rm", "sed", "sleep", "sort",
+    "tail", "top", "true", "vi", "wget",
 ];
 
 const PASSWD: &str =
@@ -122,6 +124,7 @@ fn busybox(root: &Path, userland: &Path) -> Result<()> {
         symlink("busybox", root.join("usr/bin").join(applet))
             .with_context(|| format!("applet {applet}"))?;
     }
+    symlink("dash", root.join("usr/bin/sh")).context("the shell")?;
     Ok(())
 }
 

@@ -68,8 +68,9 @@ pub(super) async fn apply(handle: &Handle, step: &Step) -> Result<(), Error> {
         ),
         Step::DeleteAddress(a) => (M::DelAddress(address(handle, a).await?), 0),
         Step::AddRoute(r) => (
+            // Never in place of somebody else's route to the same range.
             M::NewRoute(route(handle, r).await?),
-            NLM_F_CREATE | NLM_F_REPLACE,
+            NLM_F_CREATE | NLM_F_EXCL,
         ),
         Step::DeleteRoute(r) => (M::DelRoute(route(handle, r).await?), 0),
         // Appending, as rtnetlink's own requests cannot: one MAC with several remotes.
