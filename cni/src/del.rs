@@ -20,7 +20,8 @@ pub(crate) fn del(call: &Call, conf: &NetConf) -> Result<(), Failure> {
     }
     if conf.uninstalled.exists() {
         // There is no router any more, and its state is about to go.
-        return uninstall::finish(&mut host, conf);
+        uninstall::schedule(&mut host, conf);
+        return Ok(());
     }
     Router(conf).del(&call.id)
 }

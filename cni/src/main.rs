@@ -64,6 +64,13 @@ fn main() -> ExitCode {
     {
         return answer(USAGE.as_bytes());
     }
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|a| a == uninstall::VERB) {
+        if let Some(marker) = arguments.next() {
+            uninstall::finish(std::path::Path::new(&marker));
+        }
+        return ExitCode::SUCCESS;
+    }
     if environment.is_empty() {
         // As the reference plugins do when they are started by hand.
         let _ = std::io::stderr().write_all(USAGE.as_bytes());

@@ -415,10 +415,12 @@ fn after_an_uninstall_the_last_del_removes_conflist_plugin_and_state() {
     node.del(&a).success_empty();
     assert!(conflist.exists() && state.exists() && node.plugin.exists());
     node.del(&b).success_empty();
-    assert_eq!(
-        [conflist.exists(), state.exists(), node.plugin.exists()],
-        [false, false, false]
-    );
+    // The kubelet stops a sandbox more than once; the runtime needs the configuration for it.
+    assert!(conflist.exists() && node.plugin.exists());
+    node.del(&b).success_empty();
+    weft_testkit::eventually::eventually_eq(Duration::from_secs(40), &[false; 3], || {
+        [conflist.exists(), state.exists(), node.plugin.exists()]
+    });
 }
 
 #[test]

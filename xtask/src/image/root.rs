@@ -49,7 +49,11 @@ const APPLETS: [&str; 39] = [
 const PASSWD: &str =
     "root:x:0:0:root:/:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\n";
 const GROUP: &str = "root:x:0:\nnogroup:x:65534:\n";
-const NSSWITCH: &str = "passwd: files\ngroup: files\nhosts: files dns\nnetworks: files\n";
+/// ipset takes the names of protocols from here (getprotobyname(3)): without it every set of ports
+/// is refused. Numbers from IANA's registry of assigned protocol numbers.
+const PROTOCOLS: &str = "icmp 1 ICMP\ntcp 6 TCP\nudp 17 UDP\nipv6-icmp 58 IPv6-ICMP\nsctp 132 SCTP\nudplite 136 UDPLite\n";
+const NSSWITCH: &str =
+    "passwd: files\ngroup: files\nhosts: files dns\nnetworks: files\nprotocols: files\n";
 
 /// Makes the tree anew at `root`.
 pub(super) fn assemble(root: &Path, arch: Arch, files: &[Placed], userland: &Path) -> Result<()> {
@@ -80,6 +84,7 @@ pub(super) fn assemble(root: &Path, arch: Arch, files: &[Placed], userland: &Pat
     fs::write(root.join("etc/passwd"), PASSWD)?;
     fs::write(root.join("etc/group"), GROUP)?;
     fs::write(root.join("etc/nsswitch.conf"), NSSWITCH)?;
+    fs::write(root.join("etc/protocols"), PROTOCOLS)?;
 
     for Placed { source, directory } in files {
         let name = source.file_name().context("a file has a name")?;
