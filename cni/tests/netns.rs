@@ -418,9 +418,11 @@ fn after_an_uninstall_the_last_del_removes_conflist_plugin_and_state() {
     // The kubelet stops a sandbox more than once; the runtime needs the configuration for it.
     assert!(conflist.exists() && node.plugin.exists());
     node.del(&b).success_empty();
-    weft_testkit::eventually::eventually_eq(Duration::from_secs(40), &[false; 3], || {
-        [conflist.exists(), state.exists(), node.plugin.exists()]
-    });
+    weft_testkit::eventually::eventually_eq(
+        std::time::Duration::from_secs(40),
+        &[false; 3],
+        || [conflist.exists(), state.exists(), node.plugin.exists()],
+    );
 }
 
 #[test]

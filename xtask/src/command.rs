@@ -39,8 +39,28 @@ pub(crate) fn command<S: AsRef<OsStr>>(program: &str, arguments: &[S]) -> Comman
         .args(arguments)
         .current_dir(workspace())
         .stdin(Stdio::null());
+    // What `cargo run` says of xtask itself: build scripts that watch these (ring's) would see them
+    // change and build half of the tree anew, each time a person calls cargo by hand in between.
+    for (name, _) in std::env::vars_os() {
+        let of_xtask = name
+            .to_str()
+            .is_some_and(|n| n.starts_with("CARGO_PKG_") || OF_CARGO_RUN.contains(&n));
+        if of_xtask {
+            command.env_remove(name);
+        }
+    }
     command
 }
+
+/// Variables that `cargo run` sets besides `CARGO_PKG_*`.
+const OF_CARGO_RUN: [&str; 6] = [
+    "CARGO_MANIFEST_DIR",
+    "CARGO_MANIFEST_PATH",
+    "CARGO_CRATE_NAME",
+    "CARGO_BIN_NAME",
+    "CARGO_PRIMARY_PACKAGE",
+    "OUT_DIR",
+];
 
 /// How a command is shown to people.
 pub(crate) fn shown(command: &Command) -> String {
