@@ -1,5 +1,8 @@
 use k8s_openapi::{api::core::v1::Node, apimachinery::pkg::apis::meta::v1::ObjectMeta};
-use weft_crds::{IPPool, IPPoolSpec, Peer, PeerSlice, PeerSliceSpec, WeftNode, WeftNodeSpec};
+use weft_crds::{
+    Condition, IPPool, IPPoolSpec, IPPoolStatus, Peer, PeerSlice, PeerSliceSpec, WeftNode,
+    WeftNodeSpec,
+};
 use weft_ipam::node::Attachment;
 use weft_netlink::{Address, Kind, Link};
 
@@ -36,14 +39,33 @@ fn stores(weft_node: Option<WeftNode>) -> Stores {
             peers: vec![peer("n1", "192.0.2.1"), peer("n2", "192.0.2.2")],
         },
     );
-    let pool = |name: &str, cidr: &str| {
+    let pool = |name: &str, cidr: &str, overlaps: Option<ConditionStatus>| {
         let spec = IPPoolSpec {
             cidrs: vec![cidr.into()],
             ..IPPoolSpec::default()
         };
-        IPPool::new(name, spec)
+        let mut pool = IPPool::new(name, spec);
+        pool.status = overlaps.map(|status| IPPoolStatus {
+            conditions: vec![Condition {
+                type_: "CIDROverlap".into(),
+                status,
+                reason: "Test".into(),
+                message: String::new(),
+                observed_generation: None,
+                last_transition_time: None,
+            }],
+            ..IPPoolStatus::default()
+        });
+        pool
     };
-    let pools = vec![pool("default", "10.32.0.0/12"), pool("broken", "no CIDR")];
+    let free = Some(ConditionStatus::False);
+    let pools = vec![
+        pool("default", "10.32.0.0/12", free),
+        pool("broken", "no CIDR", free),
+        pool("not-judged", "10.64.0.0/16", None),
+        pool("overlaps", "10.65.0.0/16", Some(ConditionStatus::True)),
+        pool("over-this-node", "192.0.2.0/24", free),
+    ];
     Stores::fixed(node, weft_node, vec![slice], pools)
 }
 
@@ -85,7 +107,7 @@ fn refused(stores: &Stores, config: &NodeConfig) -> String {
 }
 
 #[test]
-fn the_fabric_is_decided_from_own_node_peers_and_readable_pools() {
+fn the_fabric_is_decided_from_own_node_peers_and_pools_that_overlap_nothing() {
     let stores = stores(Some(weft_node("uid-1", &["192.0.2.1"])));
     let g = gathered(&stores, &NodeConfig::default()).unwrap();
     assert_eq!(g.generation, 7);
