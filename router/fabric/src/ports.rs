@@ -45,10 +45,20 @@ pub(crate) fn ports(input: &Input) -> PortRules {
 }
 
 impl PortRules {
-    /// Addresses that a port may use as IPv6 source: its own and its link-local one.
+    /// Addresses that a port may use as IPv6 source: its own and its link-local one. None for a pod
+    /// without IPv6: npc writes no IPv6 rules on an IPv4 cluster, so its kernel-made link-local
+    /// address would pass every policy.
     fn v6_sources(pod: &PodPort) -> BTreeSet<IpAddr> {
-        let own = pod.addresses.iter().filter(|a| a.is_ipv6()).copied();
-        own.chain([link_local(pod.mac)]).collect()
+        let mut own: BTreeSet<IpAddr> = pod
+            .addresses
+            .iter()
+            .filter(|a| a.is_ipv6())
+            .copied()
+            .collect();
+        if !own.is_empty() {
+            own.insert(link_local(pod.mac));
+        }
+        own
     }
 
     fn v4_sources(pod: &PodPort) -> impl Iterator<Item = IpAddr> + '_ {
