@@ -77,13 +77,17 @@ fn table(input: &Input, family: Family) -> Table {
             },
         );
     }
-    let mut add = |name: &str, of: TableName, hook: Hook, after: Option<&str>, rules: Vec<Rule>| {
+    let mut add = |name: &str, of: TableName, hook: Hook, after: &[&str], rules: Vec<Rule>| {
         let name = chain(name);
         table.hooks.push(HookJump {
             hook,
             to: name.clone(),
             matches: Vec::new(),
-            position: after.map_or(Position::Top, |c| Position::After(chain(c))),
+            position: match after {
+                [] => Position::Top,
+                [one] => Position::After(chain(one)),
+                several => Position::AfterAll(several.iter().map(|c| chain(c)).collect()),
+            },
         });
         table.chains.insert(name, Chain { table: of, rules });
     };
@@ -91,28 +95,29 @@ fn table(input: &Input, family: Family) -> Table {
         "WEFT-RAW",
         TableName::Raw,
         Hook::Prerouting,
-        None,
+        &[],
         raw(input),
     );
     add(
         "WEFT-RAW-OUT",
         TableName::Raw,
         Hook::Output,
-        None,
+        &[],
         raw_out(input),
     );
     add(
         "WEFT-FORWARD",
         TableName::Filter,
         Hook::Forward,
-        Some(NPC),
+        &[NPC],
         forward(input, &sets),
     );
     add(
         "WEFT-FORWARD-OUT",
         TableName::Filter,
         Hook::Forward,
-        Some(KUBE_SERVICES),
+        // Never ahead of npc, whatever is missing: it accepts all that pods send.
+        &[NPC, "WEFT-FORWARD", KUBE_SERVICES],
         vec![rule(
             vec![Match::in_iface(device(names::WEAVE))],
             Verdict::Accept,
@@ -122,14 +127,14 @@ fn table(input: &Input, family: Family) -> Table {
         "WEFT-INPUT",
         TableName::Filter,
         Hook::Input,
-        Some(NPC_INPUT),
+        &[NPC_INPUT],
         filter_input(input, family, &sets),
     );
     add(
         "WEFT-NAT",
         TableName::Nat,
         Hook::Postrouting,
-        None,
+        &[],
         nat(input, family, &sets),
     );
     table

@@ -72,6 +72,8 @@ pub enum Position {
     /// Directly behind the last jump to this chain (somebody else's, say `WEFT-NPC`), or first if
     /// there is none.
     After(ChainName),
+    /// Directly behind the last jump to any of these chains, or first if there is none.
+    AfterAll(Vec<ChainName>),
 }
 
 /// A jump from a built-in chain into one of ours.

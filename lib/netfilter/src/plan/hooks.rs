@@ -55,13 +55,15 @@ fn text_of(jump: &HookJump) -> String {
     ))
 }
 
-/// Where a jump behind `after` goes in `chain`: behind the last jump to it, or first.
-fn behind(chain: &[BaseRule], after: &ChainName) -> usize {
+/// Where a jump behind `after` goes in `chain`: behind the last jump to one of them, or first.
+fn behind(chain: &[BaseRule], after: &[ChainName]) -> usize {
     chain
         .iter()
-        .rposition(|rule| match rule {
-            BaseRule::Other { to } => to.as_deref() == Some(after.as_str()),
-            BaseRule::Ours { text } => text.ends_with(&format!(" -j {after}")),
+        .rposition(|rule| {
+            after.iter().any(|after| match rule {
+                BaseRule::Other { to } => to.as_deref() == Some(after.as_str()),
+                BaseRule::Ours { text } => text.ends_with(&format!(" -j {after}")),
+            })
         })
         .map_or(0, |at| at + 1)
 }
@@ -88,12 +90,19 @@ fn wanted(seen: &[BaseRule], jumps: &[&HookJump]) -> Vec<BaseRule> {
             Position::After(after) => {
                 let at = match last.get(after) {
                     Some(at) => *at,
-                    None => behind(&chain, after),
+                    None => behind(&chain, std::slice::from_ref(after)),
                 };
                 for other in last.values_mut().filter(|other| **other >= at) {
                     *other += 1;
                 }
                 last.insert(after, at + 1);
+                at
+            }
+            Position::AfterAll(after) => {
+                let at = behind(&chain, after);
+                for other in last.values_mut().filter(|other| **other >= at) {
+                    *other += 1;
+                }
                 at
             }
         };
@@ -130,4 +139,79 @@ pub(super) fn place(
             BaseRule::Other { .. } => None,
         });
     (out.chain(back).collect(), wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Match;
+
+    fn chain_name(name: &str) -> ChainName {
+        ChainName::new(name).unwrap()
+    }
+
+    fn jump(to: &str, position: Position) -> HookJump {
+        HookJump {
+            hook: Hook::Forward,
+            to: chain_name(to),
+            matches: Vec::<Match>::new(),
+            position,
+        }
+    }
+
+    fn placed(seen: &[&str]) -> Vec<String> {
+        let seen: Vec<BaseRule> = seen
+            .iter()
+            .map(|to| BaseRule::Other {
+                to: Some((*to).to_owned()),
+            })
+            .collect();
+        let jumps = [
+            jump("WEFT-FORWARD", Position::After(chain_name("WEFT-NPC"))),
+            jump(
+                "WEFT-FORWARD-OUT",
+                Position::AfterAll(
+                    ["WEFT-NPC", "WEFT-FORWARD", "KUBE-SERVICES"]
+                        .map(chain_name)
+                        .to_vec(),
+                ),
+            ),
+        ];
+        wanted(&seen, &jumps.iter().collect::<Vec<_>>())
+            .iter()
+            .map(|rule| match rule {
+                BaseRule::Other { to } => to.clone().unwrap_or_default(),
+                BaseRule::Ours { text } => text.trim_start_matches(" -j ").to_owned(),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_jump_behind_several_is_never_ahead_of_one_of_them() {
+        assert_eq!(
+            placed(&["WEFT-NPC", "KUBE-FORWARD", "KUBE-SERVICES"]),
+            [
+                "WEFT-NPC",
+                "WEFT-FORWARD",
+                "KUBE-FORWARD",
+                "KUBE-SERVICES",
+                "WEFT-FORWARD-OUT"
+            ]
+        );
+        // kube-proxy in nftables mode has no chain here.
+        assert_eq!(
+            placed(&["WEFT-NPC"]),
+            ["WEFT-NPC", "WEFT-FORWARD", "WEFT-FORWARD-OUT"]
+        );
+        // kube-proxy puts its jumps at the top: for a moment it is ahead of npc.
+        assert_eq!(
+            placed(&["KUBE-SERVICES", "WEFT-NPC"]),
+            [
+                "KUBE-SERVICES",
+                "WEFT-NPC",
+                "WEFT-FORWARD",
+                "WEFT-FORWARD-OUT"
+            ]
+        );
+    }
 }
