@@ -230,6 +230,7 @@ fn down_leaves_the_machine_as_it_was_before_up() {
     let lab = lab();
     lab.build().unwrap();
     let before = machine_without_lab();
+    let _down = Down;
 
     let start = Instant::now();
     lab.up(&options()).unwrap();
@@ -338,6 +339,17 @@ fn run_pod(lab: &Lab, node: &str) {
     );
 }
 
+/// Takes the lab down when a test fails, so that the next one meets a clean machine.
+struct Down;
+
+impl Drop for Down {
+    fn drop(&mut self) {
+        if let Err(error) = lab().down() {
+            eprintln!("cannot take the lab down: {error:#}");
+        }
+    }
+}
+
 /// A moment of `up`, by what the state file says.
 type Moment = (&'static str, fn(&Value) -> bool);
 
@@ -348,6 +360,7 @@ fn down_leaves_the_machine_as_it_was_after_a_crash_of_up() {
     let lab = lab();
     lab.build().unwrap();
     let before = machine_without_lab();
+    let _down = Down;
 
     let xtask = xtask();
     let moments: [Moment; 5] = [
@@ -390,6 +403,7 @@ fn down_finds_a_lab_whose_files_were_deleted() {
     let lab = lab();
     lab.build().unwrap();
     let before = machine_without_lab();
+    let _down = Down;
 
     // As `cargo clean` does it.
     lab.up(&options()).unwrap();
