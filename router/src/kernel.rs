@@ -1,8 +1,9 @@
-//! Makes the kernel hold a [`Fabric`]: dump, compare, apply, for each of the four places it lives
+//! Makes the kernel hold a [`Fabric`]: dump, compare, apply, for each of the five places it lives
 //! in. Knows no Kubernetes; works in whatever network namespace it was made in.
 
 mod ports;
 mod rules;
+mod shortcut;
 mod sysctl;
 
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ use weft_netlink::{FdbEntry, Foreign, IfName, MacAddr, Netlink, Network, Owner, 
 
 pub use ports::{PortTable, listed_addresses};
 pub use rules::RuleTable;
+use shortcut::ShortcutTable;
 pub use sysctl::Settings;
 
 /// What one pass did.
@@ -39,6 +41,7 @@ pub struct Applier<N> {
     owner: Owner,
     settings: Settings,
     ports: PortTable,
+    shortcut: ShortcutTable,
 }
 
 impl<N: Netlink> Applier<N> {
@@ -50,6 +53,7 @@ impl<N: Netlink> Applier<N> {
             owner: Owner::new(cluster_id),
             settings: Settings::new(sysctl_dir),
             ports: PortTable::default(),
+            shortcut: ShortcutTable::default(),
         }
     }
 
@@ -74,7 +78,7 @@ impl<N: Netlink> Applier<N> {
     }
 
     /// Makes the kernel hold `fabric`, all but its iptables rules ([`RuleTable`]). `verify`: also
-    /// read back the port table, which is believed to be right. Goes on past errors and returns all
+    /// read back the tables of `nft`, which are believed to be right. Goes on past errors and returns all
     /// of them.
     ///
     /// Pods are closed by the port table before a device exists; devices come before settings,
@@ -86,7 +90,7 @@ impl<N: Netlink> Applier<N> {
             Ok(None) => {}
             Err(e) => outcome.problems.push(e.to_string()),
         }
-        self.devices(fabric, &mut outcome).await;
+        self.devices(fabric, verify, &mut outcome).await;
         for sysctl in &fabric.sysctls {
             // A device that is not ours keeps its settings, too.
             let of = |name: &str| sysctl.path.split('/').any(|part| part == name);
@@ -130,7 +134,7 @@ impl<N: Netlink> Applier<N> {
             .map_err(|e| e.to_string())
     }
 
-    async fn devices(&self, fabric: &Fabric, outcome: &mut Outcome) {
+    async fn devices(&mut self, fabric: &Fabric, verify: bool, outcome: &mut Outcome) {
         let observed = match self.netlink.dump().await {
             Ok(network) => network,
             Err(e) => {
@@ -145,6 +149,11 @@ impl<N: Netlink> Applier<N> {
                 Ok(()) => outcome.changes.push(step.to_string()),
                 Err(e) => outcome.problems.push(e.to_string()),
             }
+        }
+        if outcome.is_complete() {
+            let table = &mut self.shortcut;
+            let change = table.apply(&fabric.shortcut, &plan.steps, verify).await;
+            outcome.changes.extend(change);
         }
     }
 }

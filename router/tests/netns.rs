@@ -23,6 +23,7 @@ use weft_testkit::{
 };
 
 const CLUSTER: &str = "netns-test";
+const SHORTCUT_WRITTEN: &str = "write table netdev weft (vethwe-datapath <-> vxlan-6784)";
 const GRACE: Duration = Duration::from_secs(5);
 
 fn in_ns<T, F>(ns: &Netns, work: impl FnOnce() -> F + Send + 'static) -> T
@@ -190,8 +191,11 @@ fn the_picture_appears_under_its_names_and_a_second_pass_changes_nothing() {
     let weave = world.n1.sh("ip -d link show weave");
     assert!(weave.contains("nf_call_iptables 1"), "{weave}");
     let second = settle(&world.n1, input(1, &[]));
-    // A new router does not know what the port table holds and writes it, in one transaction.
-    assert_eq!(second.changes, ["write table bridge weft (0 ports)"]);
+    // A new router does not know what its nft tables hold and writes each in one transaction.
+    assert_eq!(
+        second.changes,
+        ["write table bridge weft (0 ports)", SHORTCUT_WRITTEN]
+    );
 }
 
 #[test]
@@ -661,6 +665,7 @@ fn damage_is_repaired_and_foreign_rules_are_left_alone() {
         "iptables-nft -t nat -F WEFT-NAT",
         "iptables-nft -D FORWARD -j WEFT-FORWARD",
         "nft delete table bridge weft",
+        "nft delete table netdev weft",
         "sysctl -q -w net.ipv4.ip_forward=0",
         "bridge fdb del 00:00:00:00:00:00 dev vxlan-6784 dst 192.0.2.2",
     ] {
@@ -669,11 +674,87 @@ fn damage_is_repaired_and_foreign_rules_are_left_alone() {
         let rest = settle(&world.n1, input(1, &["10.32.1.10"]));
         assert_eq!(
             rest.changes,
-            ["write table bridge weft (1 ports)"],
+            ["write table bridge weft (1 ports)", SHORTCUT_WRITTEN],
             "after `{damage}`"
         );
     }
     world.n1.sh("iptables-nft -C WEFTISH -j RETURN; iptables-nft -C FORWARD -j WEFTISH; ipset list -n weft-rx");
+}
+
+/// Whether `datapath` itself has forwarded a frame with this source: then it learned it.
+fn learned(node: &Netns, mac: MacAddr) -> bool {
+    let fdb = node.sh("bridge fdb show br datapath");
+    fdb.lines()
+        .any(|l| l.starts_with(&mac.to_string()) && l.contains("master datapath"))
+}
+
+#[test]
+#[ignore = "needs root: own network namespaces"]
+fn frames_go_straight_from_port_to_port_of_datapath_and_by_the_bridge_without_the_table() {
+    let world = World::new();
+    settle(&world.n1, input(1, &["10.32.1.10"]));
+    settle(&world.n2, input(2, &["10.32.2.10"]));
+    let a = plug(&world.n1, "10.32.1.10");
+    let _c = plug(&world.n2, "10.32.2.10");
+    settle(&world.n1, input(1, &["10.32.1.10"]));
+    settle(&world.n2, input(2, &["10.32.2.10"]));
+    let macs = ["10.32.1.10", "10.32.2.10"].map(|pod| MacAddr::of_pod(ip(pod)));
+    pings(&a, "10.32.2.10");
+    assert_eq!(macs.map(|mac| learned(&world.n1, mac)), [false; 2]);
+    world.n1.sh("nft delete table netdev weft");
+    pings(&a, "10.32.2.10");
+    assert_eq!(macs.map(|mac| learned(&world.n1, mac)), [true; 2]);
+}
+
+/// Runs a script in the namespace of the calling thread.
+#[allow(clippy::disallowed_methods, reason = "a test damages what it tests")]
+fn here(script: &str) -> String {
+    let shell = std::process::Command::new("sh")
+        .args(["-ec", script])
+        .output();
+    let output = shell.unwrap();
+    assert!(output.status.success(), "`{script}`: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+#[ignore = "needs root: own network namespaces"]
+fn a_router_that_goes_on_repairs_the_short_cut() {
+    let node = Netns::new();
+    let other = Netns::new();
+    join(
+        &node,
+        "eth0",
+        "192.0.2.1/24",
+        &other,
+        "eth0",
+        "192.0.2.2/24",
+    );
+    let done = in_ns(&node, move || async move {
+        let kernel = Kernel::connect().unwrap();
+        let mut applier = Applier::new(kernel, CLUSTER, "/proc/sys/net".into());
+        let fabric = fabric(&input(1, &[])).unwrap();
+        let hooked = || {
+            let listed = here("nft list table netdev weft");
+            listed.matches("fwd to").count() == 2 && listed.matches("device").count() == 2
+        };
+        let mut done = vec![(applier.apply(&fabric, false).await.is_complete(), hooked())];
+        // The second look learns how nft lists the table.
+        done.push((applier.apply(&fabric, true).await.is_complete(), hooked()));
+        for (damage, verify) in [
+            ("ip link del vxlan-6784", false),
+            ("ip link del vethwe-bridge", false),
+            ("nft delete table netdev weft", true),
+            ("nft flush chain netdev weft from-vxlan-6784", true),
+        ] {
+            here(damage);
+            applier.apply(&fabric, verify).await;
+            // Read back once more after each: the listing of the new table.
+            done.push((applier.apply(&fabric, true).await.is_complete(), hooked()));
+        }
+        done
+    });
+    assert_eq!(done, [(true, true); 6]);
 }
 
 #[test]

@@ -1,11 +1,12 @@
 //! CNI ADD and DEL: weft's plugin with its router and npc, against `bridge` + `host-local`.
 //!
 //! The plugins are executed as the runtime does it, from inside the node's namespaces: one process
-//! per call, configuration on standard input. weft's calls carry the UID of a static pod (32 hex
-//! digits), which npc answers without a Pod object (it starts closed); everything else is the
-//! ordinary path, policy gate included.
+//! per call, configuration on standard input. weft's calls are for Pod objects bound to the node,
+//! whose kubelet is stopped meanwhile so that it does not attach them itself: the ordinary path,
+//! with the pod looked up and the policy gate passed.
 
 use std::{
+    collections::BTreeMap,
     io::Write,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -23,6 +24,9 @@ use crate::{
 };
 
 const NODE: &str = "n1";
+/// Rounds that warm caches and are not counted.
+const WARM_UP: usize = 3;
+const NAMESPACE: &str = "weft-bench";
 
 /// Arguments of the part that runs inside the node.
 #[derive(clap::Args)]
@@ -31,6 +35,9 @@ pub(crate) struct InNode {
     plugins: PathBuf,
     #[arg(long)]
     attachments: usize,
+    /// UIDs of the pods to attach, in order.
+    #[arg(long, value_delimiter = ',')]
+    pods: Vec<String>,
 }
 
 /// Milliseconds per call.
@@ -53,6 +60,7 @@ pub(crate) fn measure(lab: &Lab, plugins: &Path, attachments: usize) -> anyhow::
     let me = std::env::current_exe()?;
     let plugins = std::fs::canonicalize(plugins)
         .with_context(|| format!("{}: no plugins there", plugins.display()))?;
+    let pods = Pods::create(lab, attachments + WARM_UP)?;
     let text = lab.run(
         NODE,
         &[
@@ -62,8 +70,11 @@ pub(crate) fn measure(lab: &Lab, plugins: &Path, attachments: usize) -> anyhow::
             &plugins.display().to_string(),
             "--attachments",
             &attachments.to_string(),
+            "--pods",
+            &pods.uids.join(","),
         ],
     )?;
+    drop(pods);
     let times: Times = serde_json::from_str(text.lines().last().unwrap_or_default())
         .with_context(|| format!("unexpected output: {text}"))?;
     let mut rows = Vec::new();
@@ -122,15 +133,15 @@ pub(crate) fn in_node(arguments: &InNode) -> anyhow::Result<()> {
         conf: bridge,
     };
     let mut times = Times::default();
-    let result = (0..arguments.attachments + 3).try_for_each(|i| -> anyhow::Result<()> {
-        // Three rounds warm caches and are not counted.
-        let counted = i >= 3;
+    let result = (0..arguments.attachments + WARM_UP).try_for_each(|i| -> anyhow::Result<()> {
+        let counted = i >= WARM_UP;
+        let uid = arguments.pods.get(i).context("too few pods")?;
         let mut order: Vec<(&Plugin, u8)> = vec![(&weft, 0), (&bridge, 1), (&bridge, 2)];
         if i % 2 == 1 {
             order.reverse();
         }
         for (plugin, slot) in order {
-            let (add, del) = plugin.round(i, slot)?;
+            let (add, del) = plugin.round(i, slot, uid)?;
             if counted {
                 let (adds, dels) = match slot {
                     0 => (&mut times.weft_add, &mut times.weft_del),
@@ -150,6 +161,78 @@ pub(crate) fn in_node(arguments: &InNode) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn pod_name(i: usize) -> String {
+    format!("weft-bench-{i}")
+}
+
+/// Pods bound to [`NODE`] that no kubelet starts; gone, and the kubelet back, when dropped.
+struct Pods<'a> {
+    lab: &'a Lab,
+    uids: Vec<String>,
+}
+
+impl<'a> Pods<'a> {
+    fn create(lab: &'a Lab, count: usize) -> anyhow::Result<Self> {
+        lab.component("stop", "kubelet", NODE)?;
+        let mut pods = Self {
+            lab,
+            uids: Vec::new(),
+        };
+        let items: Vec<_> = (0..count)
+            .map(|i| {
+                json!({"apiVersion": "v1", "kind": "Pod",
+                    "metadata": {"namespace": NAMESPACE, "name": pod_name(i)},
+                    "spec": {"nodeName": NODE, "terminationGracePeriodSeconds": 0,
+                        "automountServiceAccountToken": false,
+                        "tolerations": [{"operator": "Exists"}],
+                        "containers": [{"name": "none", "image": "none.invalid/none"}]}})
+            })
+            .collect();
+        lab.kubectl(&["create", "namespace", NAMESPACE])?;
+        lab.kubectl_with_input(
+            &["create", "-f", "-"],
+            &json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string(),
+        )?;
+        let listed = lab.kubectl(&[
+            "-n",
+            NAMESPACE,
+            "get",
+            "pods",
+            "-o",
+            "jsonpath={range .items[*]}{.metadata.name} {.metadata.uid}{\"\\n\"}{end}",
+        ])?;
+        let uids: BTreeMap<&str, &str> = listed.lines().filter_map(|l| l.split_once(' ')).collect();
+        for i in 0..count {
+            let name = pod_name(i);
+            let uid = uids.get(name.as_str());
+            pods.uids
+                .push((*uid.with_context(|| format!("pod {name} has no UID"))?).to_owned());
+        }
+        Ok(pods)
+    }
+}
+
+impl Drop for Pods<'_> {
+    fn drop(&mut self) {
+        let gone = self
+            .lab
+            .kubectl(&[
+                "-n",
+                NAMESPACE,
+                "delete",
+                "pods",
+                "--all",
+                "--force",
+                "--grace-period=0",
+            ])
+            .and_then(|_| self.lab.kubectl(&["delete", "namespace", NAMESPACE]))
+            .and_then(|_| self.lab.component("start", "kubelet", NODE));
+        if let Err(error) = gone {
+            println!("namespace {NAMESPACE} or the stopped kubelet of {NODE} is left: {error:#}");
+        }
+    }
+}
+
 struct Plugin {
     binary: PathBuf,
     path: PathBuf,
@@ -158,12 +241,12 @@ struct Plugin {
 
 impl Plugin {
     /// One ADD and one DEL in a fresh namespace; milliseconds of each.
-    fn round(&self, i: usize, slot: u8) -> anyhow::Result<(f64, f64)> {
+    fn round(&self, i: usize, slot: u8, uid: &str) -> anyhow::Result<(f64, f64)> {
         let netns = format!("weftbench-{i}-{slot}");
         run(&["ip", "netns", "add", &netns])?;
         let result = (|| {
-            let add = self.call("ADD", &netns, i, slot)?;
-            let del = self.call("DEL", &netns, i, slot)?;
+            let add = self.call("ADD", &netns, (i, slot), uid)?;
+            let del = self.call("DEL", &netns, (i, slot), uid)?;
             Ok((add, del))
         })();
         run(&["ip", "netns", "del", &netns])?;
@@ -174,9 +257,14 @@ impl Plugin {
         clippy::disallowed_methods,
         reason = "executing a plugin is what is measured"
     )]
-    fn call(&self, verb: &str, netns: &str, i: usize, slot: u8) -> anyhow::Result<f64> {
+    fn call(
+        &self,
+        verb: &str,
+        netns: &str,
+        (i, slot): (usize, u8),
+        uid: &str,
+    ) -> anyhow::Result<f64> {
         let id = format!("{:07x}{slot}beef{i:052x}", i * 8 + usize::from(slot));
-        let uid = format!("{:032x}", 0xbe9c_0000_u64 + i as u64 * 8 + u64::from(slot));
         let start = Instant::now();
         let mut child = Command::new(&self.binary)
             .env_clear()
@@ -189,8 +277,9 @@ impl Plugin {
             .env(
                 "CNI_ARGS",
                 format!(
-                    "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=weft-bench-{i}-{slot};\
-                     K8S_POD_INFRA_CONTAINER_ID={id};K8S_POD_UID={uid}"
+                    "IgnoreUnknown=1;K8S_POD_NAMESPACE={NAMESPACE};K8S_POD_NAME={};\
+                     K8S_POD_INFRA_CONTAINER_ID={id};K8S_POD_UID={uid}",
+                    pod_name(i)
                 ),
             )
             .stdin(Stdio::piped())

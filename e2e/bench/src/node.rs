@@ -1,6 +1,7 @@
 //! The lab as this program sees it: commands inside nodes, kubectl, pods' namespaces.
 
 use std::{
+    io::Write as _,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
 };
@@ -66,6 +67,44 @@ impl Lab {
             .args(arguments)
             .stdin(Stdio::null());
         output(&mut command, &format!("kubectl {}", arguments.join(" ")))
+    }
+
+    /// Runs kubectl with `input` on its standard input.
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "driving programs is what a benchmark does"
+    )]
+    pub(crate) fn kubectl_with_input(&self, arguments: &[&str], input: &str) -> anyhow::Result<()> {
+        let what = format!("kubectl {}", arguments.join(" "));
+        let mut child = Command::new(&self.kubectl)
+            .env("KUBECONFIG", &self.kubeconfig)
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("cannot start: {what}"))?;
+        child
+            .stdin
+            .take()
+            .context("kubectl's standard input is closed")?
+            .write_all(input.as_bytes())?;
+        let Output { status, stderr, .. } = child.wait_with_output()?;
+        if !status.success() {
+            bail!("{what}: {status}\n{}", String::from_utf8_lossy(&stderr));
+        }
+        Ok(())
+    }
+
+    /// Stops or starts a component of a node (`verb` as `xtask lab` knows it).
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "driving programs is what a benchmark does"
+    )]
+    pub(crate) fn component(&self, verb: &str, name: &str, node: &str) -> anyhow::Result<()> {
+        let mut command = Command::new(&self.xtask);
+        command.args(["lab", verb, name, node]).stdin(Stdio::null());
+        output(&mut command, &format!("lab {verb} {name} {node}")).map(drop)
     }
 
     /// Name of the network namespace on `node` whose eth0 has `address`.

@@ -4,7 +4,7 @@
 //! ```text
 //!  pod eth0 -- vethwepl1a2b3c4 -- [weave] -- vethwe-bridge|vethwe-datapath -- [datapath] -- vxlan-6784
 //!
-//!  Input (node, peers, pools, pods) -> fabric() -> Fabric { devices, sysctls, rules, ports, mtu }
+//!  Input (node, peers, pools, pods) -> fabric() -> Fabric { devices, sysctls, rules, ports, shortcut, mtu }
 //! ```
 //!
 //! The crate decides and does nothing: the router dumps, compares and applies. It must not know
@@ -16,11 +16,13 @@ mod input;
 pub mod names;
 mod ports;
 mod rules;
+mod shortcut;
 mod sysctl;
 
 pub use identity::device_mac;
 pub use input::{Input, InputError, PodPort, check};
 pub use ports::{PortRules, TABLE};
+pub use shortcut::{SHORTCUT, Shortcut};
 pub use sysctl::{Sysctl, Value};
 
 use weft_netfilter::Ruleset;
@@ -39,6 +41,8 @@ pub struct Fabric {
     pub rules: Ruleset,
     /// `table bridge weft`: what may come in by a pod's port.
     pub ports: PortRules,
+    /// `table netdev weft`: the straight way through `datapath`.
+    pub shortcut: Shortcut,
 }
 
 /// Decides the whole fabric of a node.
@@ -53,6 +57,7 @@ pub fn fabric(input: &Input) -> Result<Fabric, InputError> {
         sysctls: sysctl::sysctls(input),
         rules: rules::rules(input),
         ports: ports::ports(input),
+        shortcut: shortcut::shortcut(input),
     })
 }
 

@@ -1,0 +1,103 @@
+//! `table netdev weft`, through `nft`.
+
+use weft_fabric::{SHORTCUT, Shortcut};
+use weft_netlink::{IfName, Step};
+
+use crate::exec;
+
+/// The table as we last wrote it.
+#[derive(Debug, Default)]
+pub(super) struct ShortcutTable {
+    state: State,
+}
+
+#[derive(Debug, Default)]
+enum State {
+    /// Nothing is known of the kernel's table.
+    #[default]
+    Unknown,
+    /// We wrote it; `listing` is how `nft` lists it, once it was asked.
+    Written {
+        shortcut: Shortcut,
+        listing: Option<String>,
+    },
+    /// This kernel does not take it: the bridge does the work.
+    Refused(Shortcut),
+}
+
+impl ShortcutTable {
+    /// Makes the table hold `shortcut`, after `steps` were carried out on the devices. Returns what
+    /// was done. A kernel that refuses is no error: frames then take the longer way.
+    pub(super) async fn apply(
+        &mut self,
+        shortcut: &Shortcut,
+        steps: &[Step],
+        verify: bool,
+    ) -> Option<String> {
+        if touched(shortcut, steps) {
+            self.state = State::Unknown;
+        } else if verify {
+            self.check().await;
+        }
+        match &self.state {
+            State::Written { shortcut: held, .. } | State::Refused(held) if held == shortcut => {
+                return None;
+            }
+            State::Unknown | State::Written { .. } | State::Refused(_) => {}
+        }
+        let [one, other] = &shortcut.ends;
+        match exec::run("nft", &["-f", "-"], &shortcut.render()).await {
+            Ok(_) => {
+                self.state = State::Written {
+                    shortcut: shortcut.clone(),
+                    listing: None,
+                };
+                Some(format!("write table {SHORTCUT} ({one} <-> {other})"))
+            }
+            Err(error) => {
+                tracing::warn!(
+                    %error,
+                    "No short cut between {one} and {other} on this kernel, the bridge forwards"
+                );
+                self.state = State::Refused(shortcut.clone());
+                None
+            }
+        }
+    }
+
+    /// Forgets what is believed if the kernel lists the table in another way than the first time
+    /// after it was written.
+    async fn check(&mut self) {
+        let State::Written { listing, .. } = &mut self.state else {
+            return;
+        };
+        let now = exec::run("nft", &["list", "table", "netdev", "weft"], "").await;
+        match (now, &listing) {
+            (Ok(now), None) => *listing = Some(now),
+            (Ok(now), Some(before)) if now == *before => {}
+            (Ok(_) | Err(_), _) => {
+                tracing::warn!(table = SHORTCUT, "Changed by somebody, writing it again");
+                self.state = State::Unknown;
+            }
+        }
+    }
+}
+
+/// A link that was made anew has lost its hook.
+fn touched(shortcut: &Shortcut, steps: &[Step]) -> bool {
+    let ours = |name: &IfName| shortcut.ends.contains(name);
+    steps.iter().any(|step| {
+        matches!(step, Step::CreateLink { name, .. } | Step::DeleteLink(name) if ours(name))
+            // A veth comes and goes with its other end.
+            || matches!(step, Step::CreateLink { link, .. } if peer(link).is_some_and(ours))
+    })
+}
+
+fn peer(link: &weft_netlink::Link) -> Option<&IfName> {
+    match &link.kind {
+        weft_netlink::Kind::Veth { peer } => peer.as_ref(),
+        weft_netlink::Kind::Bridge(_)
+        | weft_netlink::Kind::Vxlan(_)
+        | weft_netlink::Kind::Other(_) => None,
+    }
+}
