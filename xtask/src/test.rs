@@ -144,7 +144,7 @@ fn suite(name: &str, cargo: &[&str], harness: &[&str], filter: &[String]) -> Res
     let mut test = command("cargo", &line);
     test.env("CARGO_TERM_COLOR", "never");
     if name == "e2e" {
-        cluster::environment(&mut test);
+        cluster::environment(&mut test)?;
     }
     let reports = at("target/reports");
     fs::create_dir_all(&reports)?;
