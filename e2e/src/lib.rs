@@ -14,6 +14,7 @@
 
 mod diagnose;
 mod flow;
+pub mod hooks;
 mod lab;
 mod node;
 mod pods;
