@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use anyhow::{bail, ensure};
+use anyhow::{Context as _, bail, ensure};
 use weft_probe::{
-    cluster::{PORT, Running, eventually},
+    cluster::{PORT, Running, eventually, socket},
     report::{ErrorClass, Report},
 };
 
@@ -34,11 +34,16 @@ impl Proto {
     }
 }
 
-/// A flow and what shall become of it.
+/// Limit for an answer that must come. A machine under load may take that long.
+const ANSWER: &str = "2s";
+/// Time without an answer after which a flow counts as dropped.
+const SILENCE: &str = "700ms";
+
+/// A flow and what shall become of it. Between pods it is tried in every family that both have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Flow {
     from: Running,
-    target: String,
+    targets: Vec<String>,
     proto: Proto,
     passes: bool,
     words: String,
@@ -56,7 +61,11 @@ impl Flow {
     pub fn port(from: &Running, to: &Running, port: u16, proto: Proto, passes: bool) -> Self {
         Self {
             from: from.clone(),
-            target: format!("{}:{port}", to.ip),
+            targets: from
+                .pairs(to)
+                .into_iter()
+                .map(|(_, theirs)| socket(theirs, port))
+                .collect(),
             proto,
             passes,
             words: format!(
@@ -73,14 +82,30 @@ impl Flow {
     pub fn to(from: &Running, target: &str, proto: Proto, passes: bool) -> Self {
         Self {
             from: from.clone(),
-            target: target.into(),
+            targets: vec![target.into()],
             proto,
             passes,
             words: format!("{} -> {target}/{}", from.name, proto.word().to_uppercase()),
         }
     }
 
+    /// The same over IPv4 alone, for a policy that speaks of IPv4 addresses.
+    #[must_use]
+    pub fn ipv4(mut self) -> Self {
+        self.targets.retain(|target| !target.starts_with('['));
+        self
+    }
+
+    /// Tries it once.
+    async fn attempt(&self, scenario: &Scenario, target: &str) -> anyhow::Result<()> {
+        let timeout = if self.passes { ANSWER } else { SILENCE };
+        let more = ["--proto", self.proto.word(), "--timeout", timeout];
+        let report = scenario.cluster.connect(&self.from, target, &more).await?;
+        self.judge(&report).with_context(|| target.to_owned())
+    }
+
     fn judge(&self, report: &Report) -> anyhow::Result<()> {
+        ensure!(report.sent > 0, "{} was not tried", self.words);
         let dropped = report.received == 0
             && report
                 .errors
@@ -122,16 +147,17 @@ impl Scenario {
     /// # Errors
     /// The flows that fare otherwise.
     pub async fn once(&self, flows: &[Flow]) -> anyhow::Result<()> {
-        let attempts = flows.iter().map(async |flow| {
-            let report = self
-                .cluster
-                .connect(
-                    &flow.from,
-                    &flow.target,
-                    &["--proto", flow.proto.word(), "--timeout", "700ms"],
-                )
-                .await?;
-            flow.judge(&report)
+        for flow in flows {
+            ensure!(
+                !flow.targets.is_empty(),
+                "{}: the pods have no family in common",
+                flow.words
+            );
+        }
+        let attempts = flows.iter().flat_map(|flow| {
+            flow.targets
+                .iter()
+                .map(move |target| flow.attempt(self, target))
         });
         let wrong: Vec<String> = futures::future::join_all(attempts)
             .await
@@ -150,12 +176,15 @@ mod tests {
     use super::*;
 
     fn pod(name: &str) -> Running {
+        let ips = vec!["10.32.0.5".to_owned(), "fd32::5".to_owned()];
         Running {
             namespace: "e2e".into(),
             name: name.into(),
             node: "n1".into(),
-            ip: "10.32.0.5".into(),
+            ip: ips[0].clone(),
+            ips,
             host_ip: "172.30.0.11".into(),
+            host_ips: vec!["172.30.0.11".into()],
         }
     }
 
@@ -182,6 +211,27 @@ mod tests {
             "a -> b:8080/TCP must be dropped, but 0 of 1 came back, errors {Refused: 1}"
         );
         assert!(flow.judge(&report(1, None)).is_err());
+    }
+
+    #[test]
+    fn flow_between_pods_is_tried_in_each_family() {
+        let flow = Flow::new(&pod("a"), &pod("b"), true);
+        assert_eq!(flow.targets, ["10.32.0.5:8080", "[fd32::5]:8080"]);
+        assert_eq!(flow.ipv4().targets, ["10.32.0.5:8080"]);
+    }
+
+    #[test]
+    fn flow_that_was_not_tried_proves_nothing() {
+        let report = Report::default();
+        for passes in [true, false] {
+            let flow = Flow::new(&pod("a"), &pod("b"), passes);
+            assert_eq!(
+                flow.judge(&report)
+                    .expect_err("nothing was sent")
+                    .to_string(),
+                "a -> b:8080/TCP was not tried"
+            );
+        }
     }
 
     #[test]

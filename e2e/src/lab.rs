@@ -16,6 +16,8 @@ use crate::Settings;
 const MEMBER: &str = "outside";
 /// Its address.
 pub const OUTSIDE: &str = "172.30.0.200";
+/// Its IPv6 address in a lab of both families.
+pub const OUTSIDE_V6: &str = "fd30::200";
 
 /// xtask and weft-probe are built once in a run.
 static BUILT: OnceCell<()> = OnceCell::const_new();
@@ -95,12 +97,24 @@ impl Lab {
     /// # Errors
     /// It failed; the message has its stderr.
     pub async fn helm(&self, words: &[&str]) -> anyhow::Result<String> {
-        let mut helm = command(self.workspace.join("target/lab/bin/helm"));
-        helm.args(words).current_dir(&self.workspace).env(
+        self.client("helm", words).await
+    }
+
+    /// kubectl of the lab, against the lab.
+    ///
+    /// # Errors
+    /// It failed; the message has its stderr.
+    pub async fn kubectl(&self, words: &[&str]) -> anyhow::Result<String> {
+        self.client("kubectl", words).await
+    }
+
+    async fn client(&self, name: &str, words: &[&str]) -> anyhow::Result<String> {
+        let mut client = command(self.workspace.join("target/lab/bin").join(name));
+        client.args(words).current_dir(&self.workspace).env(
             "KUBECONFIG",
             self.workspace.join("target/lab/admin.kubeconfig"),
         );
-        finish(helm).await
+        finish(client).await
     }
 
     /// Serves TCP and UDP on the host outside.

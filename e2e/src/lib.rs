@@ -14,20 +14,24 @@
 
 mod diagnose;
 mod flow;
+pub mod hooks;
 mod lab;
 mod node;
+mod pods;
 pub mod policy;
 mod scenario;
 mod settings;
 mod traffic;
 
 pub use flow::{Flow, Proto};
-pub use lab::{Lab, OUTSIDE, OutsideServer};
+pub use lab::{Lab, OUTSIDE, OUTSIDE_V6, OutsideServer};
 pub use scenario::{Scenario, scenario};
 pub use settings::Settings;
 pub use traffic::Traffic;
 pub use weft_probe::{
-    cluster::{Cluster, Output, PORT, Plan, Rights, Running, eventually, state},
+    cluster::{
+        Cluster, Output, PORT, Plan, Rights, Running, eventually, of_family_of, socket, state,
+    },
     report::{ErrorClass, Report},
 };
 

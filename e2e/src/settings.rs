@@ -15,9 +15,9 @@ const IMAGE: &str = "docker.io/weft/weft:0.1.0";
 /// Settings of a run.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// `KUBECONFIG`; the lab's when unset. Never the caller's `~/.kube/config`: the tests delete
-    /// things.
-    pub kubeconfig: PathBuf,
+    /// The files of `KUBECONFIG`; the lab's when unset. Never the caller's `~/.kube/config`: the
+    /// tests delete things.
+    pub kubeconfigs: Vec<PathBuf>,
     /// `WEFT_IMAGE`: image of the probe pods.
     pub image: String,
     /// The checkout.
@@ -32,9 +32,9 @@ impl Settings {
         let workspace = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
         let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         Self {
-            kubeconfig: set("KUBECONFIG").map_or_else(
-                || workspace.join("target/lab/admin.kubeconfig"),
-                PathBuf::from,
+            kubeconfigs: set("KUBECONFIG").map_or_else(
+                || vec![workspace.join("target/lab/admin.kubeconfig")],
+                |list| std::env::split_paths(&list).collect(),
             ),
             image: set("WEFT_IMAGE").unwrap_or_else(|| IMAGE.into()),
             workspace,
@@ -49,7 +49,7 @@ impl Settings {
         let lab = self.workspace.join("target/lab/admin.kubeconfig");
         let same = |path: &PathBuf| path.canonicalize().ok();
         anyhow::ensure!(
-            same(&lab).is_some() && same(&lab) == same(&self.kubeconfig),
+            matches!(&self.kubeconfigs[..], [only] if same(&lab).is_some() && same(&lab) == same(only)),
             "this test needs the lab of this checkout (it has a host outside the cluster and can \
              add nodes): make lab-up, and don't set KUBECONFIG"
         );
@@ -61,13 +61,19 @@ impl Settings {
     /// # Errors
     /// There is no kubeconfig, or it is broken.
     pub async fn cluster(&self) -> anyhow::Result<Cluster> {
-        let kubeconfig = Kubeconfig::read_from(&self.kubeconfig).with_context(|| {
-            format!(
-                "read {}: start a cluster with `make lab-up` and install weft with `make install`, \
-                 or set KUBECONFIG",
-                self.kubeconfig.display()
-            )
-        })?;
+        let mut kubeconfig = Kubeconfig::default();
+        for file in &self.kubeconfigs {
+            let next = Kubeconfig::read_from(file).with_context(|| {
+                format!(
+                    "read {}: start a cluster with `make lab-up` and install weft with \
+                     `make install`, or set KUBECONFIG",
+                    file.display()
+                )
+            })?;
+            kubeconfig = kubeconfig
+                .merge(next)
+                .with_context(|| format!("merge {}", file.display()))?;
+        }
         let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
             .await
             .context("use the kubeconfig")?;

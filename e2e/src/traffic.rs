@@ -36,6 +36,41 @@ impl Traffic {
         Self { what, task }
     }
 
+    /// Starts each kind of traffic from each of `pods`: a held TCP connection, a held UDP flow, and
+    /// new TCP connections.
+    #[must_use]
+    pub fn of_each_kind(
+        cluster: &Cluster,
+        pods: &[&Running],
+        target: &str,
+        duration: Duration,
+    ) -> Vec<Self> {
+        pods.iter()
+            .flat_map(|pod| {
+                [
+                    &["--hold", "--interval", "10ms"][..],
+                    &["--hold", "--interval", "10ms", "--proto", "udp"][..],
+                    &["--interval", "20ms", "--timeout", "2s"][..],
+                ]
+                .map(|more| Self::start(cluster, pod, target, more, duration))
+            })
+            .collect()
+    }
+
+    /// Waits for its end; nothing may have come back.
+    ///
+    /// # Errors
+    /// Something came back, or nothing was sent.
+    pub async fn end_without_answer(self) -> anyhow::Result<()> {
+        let what = self.what.clone();
+        let report = self.end().await?;
+        anyhow::ensure!(
+            report.sent > 0 && report.received == 0,
+            "{what}: a denied client got through, or sent nothing: {report:?}"
+        );
+        Ok(())
+    }
+
     /// Waits for its end.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ use weft_crds::{Condition, ConditionStatus, IPPool, WeftNetwork, WeftNode, condi
 use weft_e2e::{Flow, Lab, Plan, Scenario, eventually, policy::ingress, scenario};
 
 /// How long a condition may take to appear.
-const TOLD: Duration = Duration::from_secs(20);
+const TOLD: Duration = Duration::from_secs(30);
 
 #[tokio::test]
 #[ignore = "needs a cluster"]
@@ -114,28 +114,21 @@ async fn unknown_policy_backend_is_refused_by_the_api() {
 #[ignore = "needs a cluster"]
 async fn ipv6_block_in_a_policy_neither_opens_nor_breaks_it() {
     scenario("ipv6_block", async |s| {
-        let [n1, n2] = s.two_nodes().await?;
-        let [server, near, far] = s
-            .start([
-                Plan::new("server").on(&n1),
-                Plan::new("near").on(&n1),
-                Plan::new("far").on(&n2),
-            ])
-            .await?;
+        let [server, near, far] = s.start_near_and_far("server").await?;
         let peers = json!([
             {"ipBlock": {"cidr": "::/0", "except": ["fd00::/8"]}},
             {"ipBlock": {"cidr": format!("{}/32", near.ip)}},
         ]);
         let flows = [
-            Flow::new(&near, &server, true),
-            Flow::new(&far, &server, false),
+            Flow::new(&near, &server, true).ipv4(),
+            Flow::new(&far, &server, false).ipv4(),
         ];
         s.under("ipv6-and-ipv4", ingress("server", peers, json!([])), &flows)
             .await?;
         let peers = json!([{"ipBlock": {"cidr": "::/0"}}]);
         let flows = [
-            Flow::new(&near, &server, false),
-            Flow::new(&far, &server, false),
+            Flow::new(&near, &server, false).ipv4(),
+            Flow::new(&far, &server, false).ipv4(),
         ];
         s.under("ipv6-only", ingress("server", peers, json!([])), &flows)
             .await
@@ -148,20 +141,7 @@ async fn ipv6_block_in_a_policy_neither_opens_nor_breaks_it() {
 async fn foreign_device_of_our_name_is_reported_and_left_alone() {
     scenario("foreign_device", async |s| {
         let lab = Lab::new(&s.settings).await?;
-        let before = s.nodes().await?;
-        lab.run(&["add-node"]).await?;
-        let node = eventually(
-            Duration::from_secs(60),
-            "the new node is Ready",
-            async || {
-                s.nodes()
-                    .await?
-                    .into_iter()
-                    .find(|name| !before.contains(name))
-                    .context("no new Ready node")
-            },
-        )
-        .await?;
+        let node = s.add_node(&lab).await?;
         let result = foreign_device(s, &node).await;
         lab.run(&["remove-node", &node]).await?;
         result

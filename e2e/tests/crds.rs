@@ -13,13 +13,17 @@ use kube::{
 };
 use tokio::time::timeout;
 use weft_crds::examples::{Example, examples};
+use weft_e2e::{Settings, eventually};
 
 const MANAGER: &str = "weft-e2e";
+
+/// How long a deleted object may stay.
+const GONE: Duration = Duration::from_secs(30);
 
 #[tokio::test]
 #[ignore = "needs a cluster"]
 async fn every_rule_accepts_and_refuses_with_its_message() -> anyhow::Result<()> {
-    let client = Client::try_default().await.context("KUBECONFIG")?;
+    let client = Settings::new().cluster().await?.client;
     let kinds = install(&client).await?;
     let mut failures = Vec::new();
     for example in examples() {
@@ -132,7 +136,7 @@ fn refused(answer: Result<DynamicObject, kube::Error>, message: &str) -> anyhow:
 /// finalizer, the test takes it off.
 async fn remove(api: &Api<DynamicObject>, name: &str) -> anyhow::Result<()> {
     let strip = serde_json::json!({"metadata": {"finalizers": null}});
-    for _ in 0..50 {
+    eventually(GONE, &format!("{name} goes away"), async || {
         match api.delete(name, &DeleteParams::default()).await {
             Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(()),
             other => drop(other?),
@@ -140,7 +144,7 @@ async fn remove(api: &Api<DynamicObject>, name: &str) -> anyhow::Result<()> {
         let _ = api
             .patch(name, &PatchParams::default(), &Patch::Merge(&strip))
             .await;
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    anyhow::bail!("{name} does not go away")
+        anyhow::bail!("it is there")
+    })
+    .await
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     time::Duration,
 };
 
@@ -73,11 +74,33 @@ async fn node_shows_the_picture_of_weave_net() {
             vxlan["linkinfo"]["info_data"]["port"] == 6784,
             "the tunnel must use UDP 6784: {vxlan}"
         );
-        let addresses = s.read_node(&n1, "ip -4 -o addr show dev weave").await?;
-        ensure!(
-            addresses.contains("inet 10.") || addresses.contains("inet "),
-            "weave must hold the gateway address: {addresses}"
-        );
+        let pool = Api::<IPPool>::all(s.cluster.client.clone())
+            .get("default")
+            .await?;
+        let text = s.read_node(&n1, "ip -j addr show dev weave").await?;
+        let weave: Value = serde_json::from_str(&text).context("ip -j addr")?;
+        let held: Vec<IpAddr> = weave[0]["addr_info"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|info| info["local"].as_str()?.parse().ok())
+            .collect();
+        let ranges: Vec<ipnet::IpNet> = pool
+            .spec
+            .cidrs
+            .iter()
+            .map(|cidr| cidr.parse())
+            .collect::<Result<_, _>>()?;
+        for range in &ranges {
+            let gateway = held.iter().find(|address| {
+                address.is_ipv4() == range.addr().is_ipv4()
+                    && ranges.iter().any(|range| range.contains(*address))
+            });
+            ensure!(
+                gateway.is_some(),
+                "weave must hold a gateway address of the family of {range}: {text}"
+            );
+        }
         Ok(())
     })
     .await;
@@ -170,16 +193,17 @@ async fn settled(s: &Scenario) -> anyhow::Result<i64> {
         async || {
             let pool = pools.get("default").await?;
             let allocated = pool.status.map_or(0, |status| status.allocated);
-            let living = pods
+            let living: usize = pods
                 .list(&ListParams::default())
                 .await?
                 .items
                 .iter()
                 .filter(|pod| in_pool(pod))
-                .count();
+                .map(addresses)
+                .sum();
             ensure!(
                 usize::try_from(allocated).ok() == Some(living),
-                "{allocated} addresses for {living} pods"
+                "{allocated} addresses are allocated, pods have {living}"
             );
             Ok(allocated)
         },
@@ -203,6 +227,14 @@ fn in_pool(pod: &Pod) -> bool {
 
 fn address(pod: &Pod) -> Option<String> {
     pod.status.as_ref()?.pod_ip.clone()
+}
+
+/// How many addresses the pod has: one of each family.
+fn addresses(pod: &Pod) -> usize {
+    pod.status
+        .as_ref()
+        .and_then(|status| status.pod_ips.as_ref())
+        .map_or(0, Vec::len)
 }
 
 fn runs(pod: &Pod) -> bool {

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use anyhow::{Context as _, ensure};
 use kube::api::LogParams;
 use serde_json::json;
+use tokio::time::Instant;
 use weft_e2e::{
     Flow, PORT, Plan, Proto, Report, Running, Scenario, Traffic, eventually,
     policy::{app, egress, ingress},
@@ -110,7 +111,8 @@ async fn ingress_is_judged_by_peers_and_ports() {
             "except": [format!("{}/32", p.far.ip), format!("{}/32", p.grey.ip)],
         }}]);
         let spec = ingress("server", block, json!([]));
-        s.under("ip-block", spec, &p.ingress([true, false, true, false]))
+        let flows = p.ingress([true, false, true, false]).into_iter();
+        s.under("ip-block", spec, &flows.map(Flow::ipv4).collect::<Vec<_>>())
             .await?;
 
         let tcp = |port, passes| Flow::port(&p.far, &p.server, port, Proto::Tcp, passes);
@@ -201,9 +203,9 @@ async fn egress_is_judged_by_peers_and_ports() {
             "cidr": "0.0.0.0/0", "except": [format!("{}/32", p.server.ip)],
         }}]);
         let flows = [
-            from_near(&p.server, false),
-            from_near(&p.far, true),
-            from_near(&p.blue, true),
+            from_near(&p.server, false).ipv4(),
+            from_near(&p.far, true).ipv4(),
+            from_near(&p.blue, true).ipv4(),
         ];
         s.under("ip-block", egress("near", block, json!([])), &flows)
             .await?;
@@ -242,21 +244,16 @@ async fn allowed_flows_lose_nothing_while_policies_come_and_go() {
             ])
             .await?;
         let target = format!("{}:{PORT}", server.ip);
-        let length = Duration::from_secs(12);
-        let flows: Vec<Traffic> = [&near, &far]
-            .into_iter()
-            .flat_map(|pod| {
-                [
-                    &["--hold", "--interval", "10ms"][..],
-                    &["--hold", "--interval", "10ms", "--proto", "udp"][..],
-                    &["--interval", "50ms"][..],
-                ]
-                .map(|more| Traffic::start(&s.cluster, pod, &target, more, length))
-            })
-            .collect();
+        let length = Duration::from_secs(15);
+        let begun = Instant::now();
+        let flows = Traffic::of_each_kind(&s.cluster, &[&near, &far], &target, length);
 
         let friends = json!([{"podSelector": {"matchLabels": {"role": "friend"}}}]);
-        for round in 0..3 {
+        // As many changes as fit while the traffic flows, and at least one.
+        for round in 0.. {
+            if round > 0 && begun.elapsed() > length / 2 {
+                break;
+            }
             let wide = format!("wide-{round}");
             let narrow = format!("narrow-{round}");
             s.create_policy(&wide, ingress("server", friends.clone(), json!([])))
@@ -272,6 +269,10 @@ async fn allowed_flows_lose_nothing_while_policies_come_and_go() {
             .await?;
             s.delete_policy(&wide).await?;
             s.delete_policy(&narrow).await?;
+            ensure!(
+                round > 0 || begun.elapsed() < length,
+                "the first change took longer than the traffic: nothing was shown"
+            );
         }
         for flow in flows {
             flow.end_without_loss().await?;

@@ -1,15 +1,22 @@
-//! `helm uninstall` with pods running, and installing again. Its name makes cargo run it last: it
-//! leaves a fresh installation behind.
+//! `helm uninstall` with pods running, the one manifest instead of helm, and installing again. Its
+//! name makes cargo run it last: each test leaves a fresh release behind.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use k8s_openapi::{
-    api::core::v1::Namespace,
+    api::{apps::v1::DaemonSet, core::v1::Namespace},
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
 use kube::{Api, ResourceExt, api::ListParams};
-use weft_e2e::{Flow, Lab, Plan, Scenario, WEFT_NAMESPACE, eventually, scenario};
+use serde_json::Value;
+use weft_e2e::{Flow, Lab, Scenario, WEFT_NAMESPACE, eventually, scenario};
+
+/// The rendered chart, for people without helm.
+const MANIFEST: &str = "charts/weft.yaml";
+
+/// How long operator, node agents and nodes may take to become ready.
+const STARTED: Duration = Duration::from_secs(120);
 
 /// Prints what weft would have left on a node; nothing if it is clean.
 const LEFT: &str = r#"
@@ -28,64 +35,168 @@ true
 async fn helm_uninstall_leaves_nodes_clean_and_weft_can_come_back() {
     scenario("uninstall", async |s| {
         let lab = Lab::new(&s.settings).await?;
-        let [n1, n2] = s.two_nodes().await?;
-        let [a, b] = s
-            .start([Plan::new("a").on(&n1), Plan::new("b").on(&n2)])
-            .await?;
-        s.expect(&[Flow::new(&a, &b, true)]).await?;
         let nodes = s.nodes().await?;
-
-        lab.helm(&[
-            "uninstall",
-            "weft",
-            "-n",
-            WEFT_NAMESPACE,
-            "--wait",
-            "--timeout",
-            "180s",
-        ])
-        .await?;
-        let result = clean(s, &lab, &nodes, [&a.name, &b.name]).await;
-        // Whatever was found, the next test needs a network.
-        lab.helm(&[
-            "install",
-            "weft",
-            "charts/weft",
-            "-n",
-            WEFT_NAMESPACE,
-            "--wait",
-            "--timeout",
-            "120s",
-        ])
-        .await
-        .context("install again")?;
-        result?;
-
-        eventually(
-            Duration::from_secs(60),
-            "every node is Ready again",
-            async || {
-                let ready = s.nodes().await?;
-                ensure!(ready == nodes, "{ready:?} of {nodes:?}");
-                Ok(())
-            },
-        )
-        .await?;
-        let [c, d] = s
-            .start([Plan::new("c").on(&n1), Plan::new("d").on(&n2)])
-            .await?;
-        s.expect(&[Flow::new(&c, &d, true), Flow::new(&d, &c, true)])
-            .await
+        works(s, ["a", "b"]).await?;
+        between_releases(s, &lab, async || clean(s, &lab, &nodes, &["a", "b"]).await).await?;
+        ready_again(s, &nodes).await?;
+        works(s, ["c", "d"]).await
     })
     .await;
 }
 
-async fn clean(
+#[tokio::test]
+#[ignore = "needs a cluster"]
+async fn manifest_alone_gives_a_working_network_and_goes_without_a_trace() {
+    scenario("manifest", async |s| {
+        let lab = Lab::new(&s.settings).await?;
+        let nodes = s.nodes().await?;
+        between_releases(s, &lab, async || {
+            clean(s, &lab, &nodes, &[]).await?;
+            let result = apply_and_use(s, &lab, &nodes).await;
+            // Whatever was found, helm needs an empty place.
+            let removed = remove_manifest(&lab).await;
+            result?;
+            removed?;
+            clean(s, &lab, &nodes, &["a", "b"]).await
+        })
+        .await?;
+        ready_again(s, &nodes).await
+    })
+    .await;
+}
+
+/// A pod on each of two nodes; each reaches the other.
+async fn works(s: &Scenario, names: [&str; 2]) -> anyhow::Result<()> {
+    let [a, b] = s.start_on_two_nodes(names).await?;
+    s.expect(&[Flow::new(&a, &b, true), Flow::new(&b, &a, true)])
+        .await
+}
+
+/// Takes the release away, does something without it, and brings it back with its values: the next
+/// test, and the next run, need a network.
+async fn between_releases(
     s: &Scenario,
     lab: &Lab,
-    nodes: &[String],
-    pods: [&String; 2],
+    body: impl AsyncFnOnce() -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
+    let release = ["weft", "-n", WEFT_NAMESPACE];
+    let values = lab
+        .helm(&[&["get", "values"], &release[..], &["-o", "json"]].concat())
+        .await?;
+    let file = s.settings.workspace.join("target/e2e-values.json");
+    std::fs::write(&file, values).with_context(|| format!("write {}", file.display()))?;
+    let file = file.to_string_lossy();
+
+    let uninstall = [
+        &["uninstall"],
+        &release[..],
+        &["--wait", "--timeout", "180s"],
+    ]
+    .concat();
+    let result = match lab.helm(&uninstall).await {
+        Ok(_) => body().await,
+        Err(error) => Err(error),
+    };
+    // What a failed test left behind is taken over.
+    let install = [
+        "upgrade",
+        "--install",
+        "weft",
+        "charts/weft",
+        "-n",
+        WEFT_NAMESPACE,
+        "--values",
+        &file,
+        "--take-ownership",
+        "--wait",
+        "--timeout",
+        "180s",
+    ];
+    lab.helm(&install).await.context("install again")?;
+    result
+}
+
+async fn ready_again(s: &Scenario, nodes: &[String]) -> anyhow::Result<()> {
+    node_agents_are_ready(s, nodes).await?;
+    eventually(STARTED, "every node is Ready again", async || {
+        let ready = s.nodes().await?;
+        ensure!(ready == nodes, "{ready:?} of {nodes:?}");
+        Ok(())
+    })
+    .await
+}
+
+/// A node stays Ready for a while after its network went; the agents tell when it is back.
+async fn node_agents_are_ready(s: &Scenario, nodes: &[String]) -> anyhow::Result<()> {
+    let sets: Api<DaemonSet> = Api::namespaced(s.cluster.client.clone(), WEFT_NAMESPACE);
+    eventually(STARTED, "a ready node agent on every node", async || {
+        let status = sets.get("weft-node").await?.status.unwrap_or_default();
+        let ready = usize::try_from(status.number_ready)?;
+        ensure!(ready == nodes.len(), "{ready} of {}", nodes.len());
+        Ok(())
+    })
+    .await
+}
+
+/// `kubectl apply` of the one file is all that a person does.
+async fn apply_and_use(s: &Scenario, lab: &Lab, nodes: &[String]) -> anyhow::Result<()> {
+    let apply = ["apply", "--server-side", "-f", MANIFEST];
+    lab.kubectl(&apply).await?;
+    ready_again(s, nodes).await?;
+    works(s, ["a", "b"]).await?;
+    let before = revisions(lab).await?;
+    lab.kubectl(&apply).await?;
+    let after = revisions(lab).await?;
+    ensure!(
+        before == after,
+        "the second apply changed something: {before:?}, then {after:?}"
+    );
+    Ok(())
+}
+
+/// As the README says it.
+async fn remove_manifest(lab: &Lab) -> anyhow::Result<()> {
+    lab.kubectl(&[
+        "exec",
+        "-n",
+        WEFT_NAMESPACE,
+        "deployment/weft-operator",
+        "--",
+        "/usr/bin/weft-operator",
+        "uninstall",
+        "--timeout",
+        "120s",
+    ])
+    .await
+    .context("take weft off the nodes")?;
+    lab.kubectl(&["delete", "--wait", "-f", MANIFEST])
+        .await
+        .map(drop)
+}
+
+/// What the manifest's objects are at: the generation where there is one (a status changes by
+/// itself), else the resource version.
+async fn revisions(lab: &Lab) -> anyhow::Result<BTreeMap<String, String>> {
+    let text = lab.kubectl(&["get", "-f", MANIFEST, "-o", "json"]).await?;
+    let list: Value = serde_json::from_str(&text)?;
+    let items = list["items"].as_array().context("no items")?;
+    ensure!(!items.is_empty(), "the manifest has no objects");
+    Ok(items
+        .iter()
+        .map(|item| {
+            let metadata = &item["metadata"];
+            let revision = metadata
+                .get("generation")
+                .unwrap_or(&metadata["resourceVersion"]);
+            (
+                format!("{} {}", item["kind"], metadata["name"]),
+                revision.to_string(),
+            )
+        })
+        .collect())
+}
+
+async fn clean(s: &Scenario, lab: &Lab, nodes: &[String], pods: &[&str]) -> anyhow::Result<()> {
     // The runtime can still take down what lived in the network.
     let api = s.cluster.pods(&s.namespace);
     for pod in pods {

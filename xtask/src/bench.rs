@@ -5,7 +5,8 @@ use anyhow::{Result, ensure};
 use crate::{
     cluster,
     command::{at, command, run},
-    install, packages, programs,
+    image::Arch,
+    install, lab, packages,
 };
 
 /// Measures on the lab with weft installed.
@@ -18,7 +19,7 @@ pub(crate) fn run_on_lab(arguments: &[String]) -> Result<()> {
         "bench measures a running lab with weft: start one by `make demo`, or `make lab-up install`"
     );
     packages::install("bench", &["iperf3", "iproute2"])?;
-    let plugins = programs::control_plugins()?;
+    let plugins = lab::of_this_checkout()?.cni_plugins(Arch::host().name())?;
     let probe = at("target/x86_64-unknown-linux-gnu/release/weft-probe");
     ensure!(
         probe.exists(),

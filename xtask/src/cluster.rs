@@ -1,9 +1,13 @@
 //! The lab as the other tasks use it: by the verbs that people have (`cargo xtask lab ...`), so
 //! that a task can do nothing to the lab that a person could not repeat.
 
-use std::{path::PathBuf, process::Command};
+use std::{
+    ffi::{OsStr, OsString},
+    path::{Path, PathBuf},
+    process::Command,
+};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::command::{at, command, output, run};
 
@@ -40,7 +44,7 @@ pub(crate) fn down() -> Result<()> {
 ///
 /// # Errors
 /// As `cargo xtask lab load-image`.
-pub(crate) fn load_image(archive: &std::path::Path) -> Result<()> {
+pub(crate) fn load_image(archive: &Path) -> Result<()> {
     let archive = archive.to_string_lossy();
     run(lab(&["load-image", &archive])?)
 }
@@ -90,8 +94,75 @@ fn at_lab(name: &str, arguments: &[&str]) -> Command {
 }
 
 /// Points the tests at a cluster: `KUBECONFIG` of the caller, else the lab.
-pub(crate) fn environment(command: &mut Command) {
-    if std::env::var_os("KUBECONFIG").is_none() {
-        command.env("KUBECONFIG", kubeconfig());
+///
+/// # Errors
+/// `KUBECONFIG` names a file that does not exist.
+pub(crate) fn environment(command: &mut Command) -> Result<()> {
+    let value = match std::env::var_os("KUBECONFIG") {
+        Some(list) if !list.is_empty() => {
+            let here = std::env::current_dir().context("find the current directory")?;
+            absolute(&list, &here)?
+        }
+        _ => kubeconfig().into(),
+    };
+    command.env("KUBECONFIG", value);
+    Ok(())
+}
+
+/// The files of `KUBECONFIG` (separated by `:`) as absolute paths: cargo runs each test in the
+/// directory of its package, where a path relative to `here` leads elsewhere.
+fn absolute(list: &OsStr, here: &Path) -> Result<OsString> {
+    let files: Vec<PathBuf> = std::env::split_paths(list)
+        .filter(|file| !file.as_os_str().is_empty())
+        .map(|file| here.join(file))
+        .collect();
+    for file in &files {
+        ensure!(
+            file.is_file(),
+            "KUBECONFIG is {}, and there is no file {}",
+            list.display(),
+            file.display()
+        );
+    }
+    std::env::join_paths(files).context("join the files of KUBECONFIG")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn relative_kubeconfigs_are_found_from_where_the_caller_is() {
+        let here = tempfile::tempdir().unwrap();
+        let other = tempfile::tempdir().unwrap();
+        fs::write(here.path().join("a"), "").unwrap();
+        fs::write(other.path().join("b"), "").unwrap();
+        let b = other.path().join("b");
+        let list = format!("a::{}", b.display());
+        assert_eq!(
+            absolute(OsStr::new(&list), here.path()).unwrap(),
+            OsString::from(format!(
+                "{}:{}",
+                here.path().join("a").display(),
+                b.display()
+            ))
+        );
+    }
+
+    #[test]
+    fn kubeconfig_that_does_not_exist_is_named() {
+        let here = tempfile::tempdir().unwrap();
+        fs::write(here.path().join("a"), "").unwrap();
+        assert_eq!(
+            absolute(OsStr::new("a:lab/missing"), here.path())
+                .unwrap_err()
+                .to_string(),
+            format!(
+                "KUBECONFIG is a:lab/missing, and there is no file {}/lab/missing",
+                here.path().display()
+            )
+        );
     }
 }

@@ -1,20 +1,29 @@
 //! `cargo xtask conformance`: the NetworkPolicy suite of upstream Kubernetes, built from the
-//! version that the lab runs, against the lab.
+//! version that the lab runs (`e2e/lab/programs/netpol`), against the lab.
+//!
+//! One run judges one configuration; its report is named by it, so that runs with other backends
+//! stand beside each other in `target/reports/conformance`.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::Path, time::Instant};
 
 use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+use serde_json::Value;
 
 use crate::{
-    cluster,
-    command::{at, command, exists, run},
-    install, programs,
+    cluster::{self, kubectl},
+    command::{at, command, output, stream},
+    install, lab,
+    test::{
+        junit,
+        libtest::{Case, Outcome},
+    },
 };
 
 /// Specs that are chosen. `Netpol` is the table-driven suite of sig-network.
 const FOCUS: &str = r"\[sig-network\] Netpol";
-/// Specs that are left out: what needs a feature this version does not have.
-const SKIP: &str = r"\[Feature:SCTPConnectivity\]|\[Feature:IPv6DualStack\]|\[Disruptive\]";
+/// Specs that are left out and named as not run: the kernel of the lab has no SCTP sockets.
+const SKIP: &str = r"\[Feature:SCTPConnectivity\]";
 
 /// Runs the suite.
 ///
@@ -25,57 +34,259 @@ pub(crate) fn suite(arguments: &[String]) -> Result<()> {
         cluster::is_up() && install::is_installed(),
         "conformance needs a running lab with weft: start one by `make demo`, or `make lab-up install`"
     );
-    let program = build()?;
-    let reports = at("target/reports");
+    let program = lab::of_this_checkout()?.netpol()?;
+    let name = configuration()?;
+    let reports = at("target/reports/conformance");
     fs::create_dir_all(&reports)?;
-    let kubeconfig = cluster::kubeconfig();
+    let json = reports.join(format!("{name}.json"));
+    // The report of an earlier run must not be read when this one dies.
+    if json.exists() {
+        fs::remove_file(&json)?;
+    }
+    println!("conformance {name}");
+    let begun = Instant::now();
+    let line = arguments_of_the_suite(&json, arguments);
+    let success = stream(command(&program.to_string_lossy(), &line), |line| {
+        println!("{line}");
+    })?;
+    let seconds = begun.elapsed().as_secs_f64();
+    let text = fs::read_to_string(&json)
+        .with_context(|| format!("the suite wrote no report: {}", json.display()))?;
+    let cases = cases(&text)?;
+    let totals = totals(&cases);
+    fs::write(
+        reports.join(format!("{name}.xml")),
+        junit::text(&format!("conformance {name}"), &cases, totals, seconds),
+    )
+    .context("write the JUnit report")?;
+    for case in cases.iter().filter(|case| case.outcome == Outcome::Ignored) {
+        println!("not run: {}", case.name);
+    }
+    let (passed, failed, ignored) = totals;
+    let summary = format!(
+        "conformance {name}: {passed} passed, {failed} failed, {ignored} not run in {seconds:.0} s\n"
+    );
+    fs::write(reports.join(format!("{name}.summary")), &summary)?;
+    print!("{summary}");
+    ensure!(failed == 0, "conformance {name}: {failed} specs failed");
+    ensure!(
+        success,
+        "conformance {name}: the suite failed though no spec did: see its output above"
+    );
+    ensure!(passed > 0, "conformance {name}: no spec ran");
+    Ok(())
+}
+
+/// What a caller gives comes last; a focus of the caller replaces ours, because ginkgo runs what
+/// matches any of them.
+fn arguments_of_the_suite(json: &Path, arguments: &[String]) -> Vec<String> {
     let mut line = vec![
-        format!("--kubeconfig={}", kubeconfig.display()),
+        format!("--kubeconfig={}", cluster::kubeconfig().display()),
         "--provider=skeleton".into(),
         "--node-os-distro=custom".into(),
-        format!("--ginkgo.focus={FOCUS}"),
         format!("--ginkgo.skip={SKIP}"),
         "--ginkgo.silence-skips".into(),
         "--ginkgo.no-color".into(),
-        format!(
-            "--ginkgo.junit-report={}",
-            reports.join("conformance.xml").display()
-        ),
+        "--ginkgo.timeout=3h".into(),
+        format!("--ginkgo.json-report={}", json.display()),
     ];
+    if !arguments.iter().any(|word| {
+        word.trim_start_matches('-').starts_with("ginkgo.focus=")
+            || word.trim_start_matches('-') == "ginkgo.focus"
+    }) {
+        line.push(format!("--ginkgo.focus={FOCUS}"));
+    }
     line.extend(arguments.iter().cloned());
-    run(command(&program.to_string_lossy(), &line))
+    line
 }
 
-/// Builds `e2e.test`; minutes when cold.
-fn build() -> Result<PathBuf> {
-    let sources = at("e2e/lab/kubernetes");
-    let go_mod = fs::read_to_string(sources.join("go.mod"))?;
-    let version = programs::version(&go_mod, "k8s.io/kubernetes")?;
-    let program = programs::cache()?.join(format!("e2e-test-{version}"));
-    if program.is_file() {
-        return Ok(program);
+/// Backend of npc as the WeftNetwork asks for it, and kube-proxy's: `iptables-legacy-proxy-iptables`.
+fn configuration() -> Result<String> {
+    let network = output(kubectl(&["get", "weftnetwork", "default", "-o", "json"]))?;
+    let network: Value = serde_json::from_str(&network)?;
+    Ok(named(
+        &network["spec"]["policy"],
+        &lab::option("--proxy-mode")?,
+    ))
+}
+
+fn named(policy: &Value, proxy: &str) -> String {
+    let word = |key: &str| policy[key].as_str().unwrap_or("Auto").to_lowercase();
+    let backend = word("backend");
+    let variant = match backend.as_str() {
+        "nftables" => String::new(),
+        _ => format!("-{}", word("iptablesVariant")),
+    };
+    format!("{backend}{variant}-proxy-{proxy}")
+}
+
+/// What ginkgo writes, as far as it is read here.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Suite {
+    #[serde(default)]
+    spec_reports: Vec<Spec>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Spec {
+    #[serde(default)]
+    container_hierarchy_texts: Option<Vec<String>>,
+    leaf_node_type: String,
+    leaf_node_text: String,
+    state: String,
+    #[serde(default)]
+    failure: Option<Failure>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Failure {
+    message: String,
+}
+
+/// The specs of NetworkPolicy, run or not, and whatever else failed (the set-up of the suite).
+fn cases(report: &str) -> Result<Vec<Case>> {
+    let suites: Vec<Suite> = serde_json::from_str(report).context("read the report of ginkgo")?;
+    let mut cases = Vec::new();
+    for spec in suites.into_iter().flat_map(|suite| suite.spec_reports) {
+        let mut words = spec.container_hierarchy_texts.unwrap_or_default();
+        let of_the_suite = words
+            .first()
+            .is_some_and(|first| first.starts_with("[sig-network] Netpol"));
+        words.push(match spec.leaf_node_type.as_str() {
+            "It" => spec.leaf_node_text,
+            other => format!("[{other}] {}", spec.leaf_node_text),
+        });
+        let outcome = match spec.state.as_str() {
+            "passed" => Outcome::Passed,
+            "skipped" | "pending" => Outcome::Ignored,
+            other => Outcome::Failed(format!(
+                "{other}: {}\n",
+                spec.failure
+                    .map(|failure| failure.message)
+                    .unwrap_or_default()
+            )),
+        };
+        let is_spec = spec.leaf_node_type == "It";
+        // The framework brings specs of other features along; nothing selects them.
+        let foreign = is_spec && !of_the_suite && outcome == Outcome::Ignored;
+        let fixture = !is_spec && !matches!(outcome, Outcome::Failed(_));
+        if !foreign && !fixture {
+            cases.push(Case {
+                program: "netpol".into(),
+                name: words.join(" ").trim().to_owned(),
+                outcome,
+            });
+        }
     }
-    ensure!(
-        exists("go"),
-        "go is not installed: it builds the suite (https://go.dev/dl)"
-    );
-    println!("building the suite of Kubernetes {version} (six minutes when cold)");
-    let partial = program.with_extension("partial");
-    let out = partial.to_string_lossy();
-    let mut build = command(
-        "go",
-        &[
-            "test",
-            "-c",
-            "-ldflags",
-            "-s -w",
-            "-o",
-            &out,
-            "k8s.io/kubernetes/test/e2e",
-        ],
-    );
-    build.current_dir(&sources).env("CGO_ENABLED", "0");
-    run(build)?;
-    fs::rename(&partial, &program).with_context(|| format!("keep {}", program.display()))?;
-    Ok(program)
+    Ok(cases)
+}
+
+/// Passed, failed, not run.
+fn totals(cases: &[Case]) -> (u64, u64, u64) {
+    cases
+        .iter()
+        .fold((0, 0, 0), |(passed, failed, ignored), case| {
+            match case.outcome {
+                Outcome::Passed => (passed + 1, failed, ignored),
+                Outcome::Failed(_) => (passed, failed + 1, ignored),
+                Outcome::Ignored => (passed, failed, ignored + 1),
+            }
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn spec(top: &str, text: &str, state: &str) -> Value {
+        json!({
+            "ContainerHierarchyTexts": [top, "between server and client"],
+            "LeafNodeType": "It", "LeafNodeText": text, "State": state,
+        })
+    }
+
+    #[test]
+    fn specs_that_are_not_run_are_counted_by_name_and_other_features_are_not() {
+        let mut timed_out = spec("[sig-network] Netpol", "c", "timedout");
+        timed_out["Failure"] = json!({"Message": "too slow"});
+        let report = json!([{"SpecReports": [
+            {"ContainerHierarchyTexts": null, "LeafNodeType": "SynchronizedBeforeSuite",
+             "LeafNodeText": "", "State": "passed"},
+            spec("[sig-network] Netpol", "a", "passed"),
+            spec("[sig-network] Netpol [Feature:SCTPConnectivity]", "b", "skipped"),
+            timed_out,
+            spec("[sig-storage] Volumes", "d", "skipped"),
+        ]}]);
+        let cases = cases(&report.to_string()).unwrap();
+        let case = |name: &str, outcome| Case {
+            program: "netpol".into(),
+            name: name.into(),
+            outcome,
+        };
+        assert_eq!(
+            cases,
+            [
+                case(
+                    "[sig-network] Netpol between server and client a",
+                    Outcome::Passed
+                ),
+                case(
+                    "[sig-network] Netpol [Feature:SCTPConnectivity] between server and client b",
+                    Outcome::Ignored
+                ),
+                case(
+                    "[sig-network] Netpol between server and client c",
+                    Outcome::Failed("timedout: too slow\n".into())
+                ),
+            ]
+        );
+        assert_eq!(totals(&cases), (1, 1, 1));
+    }
+
+    #[test]
+    fn failed_setup_of_the_suite_is_a_failure() {
+        let report = json!([{"SpecReports": [
+            {"LeafNodeType": "SynchronizedBeforeSuite", "LeafNodeText": "", "State": "failed",
+             "Failure": {"Message": "no nodes"}},
+            spec("[sig-network] Netpol", "a", "skipped"),
+        ]}]);
+        let cases = cases(&report.to_string()).unwrap();
+        assert_eq!(totals(&cases), (0, 1, 1));
+        assert_eq!(cases[0].name, "[SynchronizedBeforeSuite]");
+    }
+
+    #[test]
+    fn report_is_named_by_the_configuration() {
+        assert_eq!(
+            named(
+                &json!({"backend": "Iptables", "iptablesVariant": "Legacy"}),
+                "iptables"
+            ),
+            "iptables-legacy-proxy-iptables"
+        );
+        assert_eq!(
+            named(&json!({"backend": "Nftables"}), "nftables"),
+            "nftables-proxy-nftables"
+        );
+        assert_eq!(named(&Value::Null, "iptables"), "auto-auto-proxy-iptables");
+    }
+
+    #[test]
+    fn focus_of_the_caller_replaces_ours() {
+        let json = Path::new("r.json");
+        let ours = arguments_of_the_suite(json, &[]);
+        assert!(
+            ours.contains(&format!("--ginkgo.focus={FOCUS}")),
+            "{ours:?}"
+        );
+        let own = "--ginkgo.focus=egress".to_owned();
+        let line = arguments_of_the_suite(json, std::slice::from_ref(&own));
+        let focus: Vec<&String> = line.iter().filter(|word| word.contains("focus")).collect();
+        assert_eq!(focus, [&own]);
+    }
 }

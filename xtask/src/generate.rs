@@ -261,7 +261,7 @@ fn manifest() -> Result<Files> {
     if !at("charts/weft/Chart.yaml").exists() {
         return Ok(Files::new());
     }
-    let helm = crate::programs::helm()?;
+    let helm = crate::lab::of_this_checkout()?.helm()?;
     let rendered = output(command(
         &helm.to_string_lossy(),
         &[
@@ -282,7 +282,7 @@ fn manifest() -> Result<Files> {
 
 /// What helm itself finds wrong with the charts.
 fn lint_charts() -> Result<()> {
-    let helm = crate::programs::helm()?;
+    let helm = crate::lab::of_this_checkout()?.helm()?;
     output(command(
         &helm.to_string_lossy(),
         &["lint", "--strict", "charts/weft", "charts/weft-crds"],

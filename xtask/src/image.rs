@@ -24,7 +24,7 @@ use clap::ValueEnum;
 
 use crate::{
     command::{at, command, output, run},
-    packages, programs,
+    lab, packages,
 };
 
 /// Reference under which the image is imported and which the chart's values name.
@@ -40,7 +40,7 @@ const BINARIES: [(&str, &str); 5] = [
 ];
 
 /// CNI plugins of the reference project that the router installs where they are missing.
-pub(crate) const PLUGINS: [&str; 3] = ["portmap", "bandwidth", "loopback"];
+const PLUGINS: [&str; 3] = ["portmap", "bandwidth", "loopback"];
 
 /// Raised when the way of assembling changes, so that old results are not taken for fresh.
 const ASSEMBLY: u32 = 1;
@@ -175,7 +175,7 @@ fn binaries(arch: Arch) -> Result<Vec<Placed>> {
 }
 
 fn plugins(arch: Arch) -> Result<Vec<Placed>> {
-    let directory = programs::cni_plugins(arch)?;
+    let directory = lab::of_this_checkout()?.cni_plugins(arch.name())?;
     PLUGINS
         .iter()
         .map(|name| {

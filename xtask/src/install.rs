@@ -11,10 +11,15 @@ use serde_json::Value;
 use crate::{
     cluster::{helm, is_up, kubectl, load_image},
     command::{output, pause, run},
+    lab,
 };
 
 /// Namespace of the release.
 pub(crate) const NAMESPACE: &str = "kube-system";
+
+/// The chart's default pool with the lab's IPv6 range beside it.
+const DUAL_STACK: &str =
+    r#"pools=[{"name":"default","spec":{"cidrs":["10.32.0.0/12","fd32::/48"]}}]"#;
 
 /// How long nodes may take to become Ready after helm is done.
 const NODES: Duration = Duration::from_secs(120);
@@ -29,7 +34,7 @@ pub(crate) fn run_in_lab(archive: &Path) -> Result<()> {
     let again = is_installed();
     load_image(archive)?;
     println!("$ helm upgrade --install weft charts/weft -n {NAMESPACE} --wait");
-    run(helm(&[
+    let mut line = vec![
         "upgrade",
         "--install",
         "weft",
@@ -39,7 +44,12 @@ pub(crate) fn run_in_lab(archive: &Path) -> Result<()> {
         "--wait",
         "--timeout",
         "120s",
-    ]))?;
+    ];
+    if lab::option("--families")? == "dual" {
+        println!("  --set-json '{DUAL_STACK}'   (the lab has both families)");
+        line.extend(["--set-json", DUAL_STACK]);
+    }
+    run(helm(&line))?;
     if again {
         // Another build under the same tag: nothing in the objects changed, so nothing restarted.
         println!("weft was installed already: restarting its pods with the image of this build");

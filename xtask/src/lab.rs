@@ -97,15 +97,15 @@ struct Part {
     node: Option<String>,
 }
 
-/// The lab of this checkout, with the cache at `cache` or at its usual place.
+/// The lab of this checkout, with the cache at `cache`, `WEFT_CACHE` or its usual place.
 ///
 /// # Errors
 /// There is no home directory and no cache is given.
-pub(crate) fn open(cache: Option<PathBuf>) -> anyhow::Result<weft_lab::Lab> {
+fn open(cache: Option<PathBuf>) -> anyhow::Result<weft_lab::Lab> {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .context("xtask lies in no checkout")?;
-    let cache = match cache {
+    let cache = match cache.or_else(|| std::env::var_os("WEFT_CACHE").map(PathBuf::from)) {
         Some(cache) => cache,
         None => std::env::home_dir()
             .context("there is no home directory for the cache; set WEFT_CACHE")?
@@ -114,6 +114,33 @@ pub(crate) fn open(cache: Option<PathBuf>) -> anyhow::Result<weft_lab::Lab> {
     let cache = std::path::absolute(&cache)
         .with_context(|| format!("cannot make {} absolute", cache.display()))?;
     Ok(weft_lab::Lab::new(Layout::new(repository, &cache)))
+}
+
+/// The lab of this checkout as other tasks use it: for the programs that it builds.
+///
+/// # Errors
+/// As [`open`].
+pub(crate) fn of_this_checkout() -> anyhow::Result<weft_lab::Lab> {
+    open(None)
+}
+
+/// What the lab that is up was started with: the word behind `name` (`--proxy-mode`).
+///
+/// # Errors
+/// No lab is up, or it knows no such option.
+pub(crate) fn option(name: &str) -> anyhow::Result<String> {
+    let status = of_this_checkout()?
+        .status()?
+        .context("no lab is up in this checkout")?;
+    word_behind(name, &status.options)
+        .map(str::to_owned)
+        .with_context(|| format!("the lab was started with {}: no {name}", status.options))
+}
+
+fn word_behind<'a>(name: &str, line: &'a str) -> Option<&'a str> {
+    let mut words = line.split_whitespace();
+    words.find(|word| *word == name)?;
+    words.next()
 }
 
 /// Runs one verb.
@@ -165,5 +192,24 @@ fn print_status(lab: &weft_lab::Lab, json: bool) -> anyhow::Result<()> {
         // The reader (`head`, `grep -q`) has seen enough.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         result => Ok(result?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_of_a_lab_are_read_as_they_are_typed() {
+        let options = Options {
+            nodes: 3,
+            proxy_mode: ProxyMode::Nftables,
+            families: Families::Dual,
+            underlay_mtu: 1500,
+        }
+        .to_string();
+        assert_eq!(word_behind("--proxy-mode", &options), Some("nftables"));
+        assert_eq!(word_behind("--families", &options), Some("dual"));
+        assert_eq!(word_behind("--colour", &options), None);
     }
 }

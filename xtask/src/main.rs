@@ -18,7 +18,6 @@ mod image;
 mod install;
 mod lab;
 mod packages;
-mod programs;
 mod test;
 mod tidy;
 
@@ -47,7 +46,7 @@ enum Task {
         #[arg(last = true)]
         arguments: Vec<String>,
     },
-    /// NetworkPolicy suite of upstream Kubernetes against the lab: target/reports/conformance.xml.
+    /// NetworkPolicy suite of upstream Kubernetes against the lab: target/reports/conformance.
     Conformance {
         /// Further arguments of upstream's e2e.test.
         #[arg(last = true)]

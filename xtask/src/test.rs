@@ -2,8 +2,8 @@
 //!
 //! A suite in which no test ran is a failure: a filter that matches nothing must not be green.
 
-mod junit;
-mod libtest;
+pub(crate) mod junit;
+pub(crate) mod libtest;
 
 use std::{fs, time::Instant};
 
@@ -144,7 +144,7 @@ fn suite(name: &str, cargo: &[&str], harness: &[&str], filter: &[String]) -> Res
     let mut test = command("cargo", &line);
     test.env("CARGO_TERM_COLOR", "never");
     if name == "e2e" {
-        cluster::environment(&mut test);
+        cluster::environment(&mut test)?;
     }
     let reports = at("target/reports");
     fs::create_dir_all(&reports)?;
@@ -161,7 +161,7 @@ fn suite(name: &str, cargo: &[&str], harness: &[&str], filter: &[String]) -> Res
         format!("{name}: {passed} passed, {failed} failed, {ignored} ignored in {seconds:.0} s\n");
     fs::write(
         reports.join(format!("{name}.xml")),
-        junit::text(name, &results, seconds),
+        junit::text(name, &results.cases, results.totals(), seconds),
     )
     .context("write the JUnit report")?;
     fs::write(reports.join(format!("{name}.summary")), &summary)?;

@@ -64,6 +64,31 @@ impl Lab {
         programs::ensure(&self.layout, self.progress).map(drop)
     }
 
+    /// Path of helm, in the version of the lab; built when it is not in the cache.
+    ///
+    /// # Errors
+    /// As [`Lab::build`].
+    pub fn helm(&self) -> anyhow::Result<PathBuf> {
+        programs::helm(&self.layout, self.progress)
+    }
+
+    /// Directory of the reference CNI plugins (`bandwidth`, `bridge`, `host-local`, `loopback`,
+    /// `portmap`; static) for a processor; `goarch` is Go's word for it.
+    ///
+    /// # Errors
+    /// As [`Lab::build`].
+    pub fn cni_plugins(&self, goarch: &str) -> anyhow::Result<PathBuf> {
+        programs::cni_plugins(&self.layout, goarch, self.progress)
+    }
+
+    /// Path of upstream's NetworkPolicy suite, a program with the flags of `e2e.test`.
+    ///
+    /// # Errors
+    /// As [`Lab::build`].
+    pub fn netpol(&self) -> anyhow::Result<PathBuf> {
+        programs::netpol(&self.layout, self.progress)
+    }
+
     /// Starts a lab. Returns when every node has registered; nodes become Ready with a CNI.
     ///
     /// A lab that is up with the same options is left as it is.

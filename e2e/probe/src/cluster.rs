@@ -24,7 +24,8 @@ pub use self::{
 use crate::report::Report;
 
 /// How long the API server and a kubelet may take to start a pod whose image is on the node.
-const START: Duration = Duration::from_secs(45);
+/// The kubelet tries a pod again after 10, 20 and 40 s when its CNI was away.
+const START: Duration = Duration::from_secs(90);
 
 /// A cluster, and the image that the probes run from.
 #[derive(Clone)]
@@ -48,8 +49,42 @@ pub struct Running {
     pub node: String,
     /// Its first address.
     pub ip: String,
-    /// Address of its node.
+    /// Its addresses, at most one of each family; [`Running::ip`] is the first.
+    pub ips: Vec<String>,
+    /// First address of its node.
     pub host_ip: String,
+    /// Addresses of its node, at most one of each family.
+    pub host_ips: Vec<String>,
+}
+
+impl Running {
+    /// For each family that both pods have: the own address, and the other pod's.
+    #[must_use]
+    pub fn pairs<'a>(&'a self, to: &'a Running) -> Vec<(&'a str, &'a str)> {
+        to.ips
+            .iter()
+            .filter_map(|theirs| Some((of_family_of(&self.ips, theirs)?, theirs.as_str())))
+            .collect()
+    }
+}
+
+/// The address among `addresses` that is of the family of `like`.
+#[must_use]
+pub fn of_family_of<'a>(addresses: &'a [String], like: &str) -> Option<&'a str> {
+    addresses
+        .iter()
+        .find(|address| address.contains(':') == like.contains(':'))
+        .map(String::as_str)
+}
+
+/// `address:port`, as `weft-probe` and URLs want it.
+#[must_use]
+pub fn socket(address: &str, port: u16) -> String {
+    if address.contains(':') {
+        format!("[{address}]:{port}")
+    } else {
+        format!("{address}:{port}")
+    }
 }
 
 /// Result of a command in a container.
@@ -285,6 +320,27 @@ fn running(pod: &Pod) -> anyhow::Result<Running> {
     if !ready {
         bail!("not ready");
     }
+    let ip = status.pod_ip.context("no address")?;
+    let host_ip = status.host_ip.unwrap_or_default();
+    let mut ips: Vec<String> = status
+        .pod_ips
+        .into_iter()
+        .flatten()
+        .map(|address| address.ip)
+        .collect();
+    let mut host_ips: Vec<String> = status
+        .host_ips
+        .into_iter()
+        .flatten()
+        .map(|address| address.ip)
+        .collect();
+    // Lists are younger than the single fields.
+    if ips.is_empty() {
+        ips.push(ip.clone());
+    }
+    if host_ips.is_empty() {
+        host_ips.push(host_ip.clone());
+    }
     Ok(Running {
         namespace: pod.namespace().unwrap_or_default(),
         name: pod.name_any(),
@@ -293,8 +349,10 @@ fn running(pod: &Pod) -> anyhow::Result<Running> {
             .as_ref()
             .and_then(|spec| spec.node_name.clone())
             .context("no node")?,
-        ip: status.pod_ip.context("no address")?,
-        host_ip: status.host_ip.unwrap_or_default(),
+        ip,
+        ips,
+        host_ip,
+        host_ips,
     })
 }
 
@@ -343,6 +401,27 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn pods_are_paired_by_family() {
+        let pod = |ips: &[&str]| Running {
+            namespace: "e2e".into(),
+            name: "a".into(),
+            node: "n1".into(),
+            ip: ips[0].into(),
+            ips: ips.iter().map(|ip| (*ip).to_owned()).collect(),
+            host_ip: "172.30.0.11".into(),
+            host_ips: vec!["172.30.0.11".into()],
+        };
+        let (dual, v4) = (pod(&["10.32.0.5", "fd32::5"]), pod(&["10.32.0.6"]));
+        assert_eq!(
+            dual.pairs(&dual),
+            [("10.32.0.5", "10.32.0.5"), ("fd32::5", "fd32::5")]
+        );
+        assert_eq!(dual.pairs(&v4), [("10.32.0.5", "10.32.0.6")]);
+        assert_eq!(socket("fd32::5", 80), "[fd32::5]:80");
+        assert_eq!(socket("10.32.0.5", 80), "10.32.0.5:80");
+    }
 
     #[test]
     fn state_of_a_stuck_pod_names_the_container_and_the_reason() {

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use super::Arch;
 use crate::{
     command::{at, command, output, run},
-    programs,
+    lab,
 };
 
 /// Packages that bring the programs. What they need is found by [`closure`].
@@ -36,7 +36,8 @@ pub(super) struct Userland {
 
 /// Downloads the packages (once, into the cache that survives `cargo clean`) and unpacks them.
 pub(super) fn extract(arch: Arch) -> Result<Userland> {
-    let cache = programs::cache()?.join("debian").join(arch.name());
+    let lab = lab::of_this_checkout()?;
+    let cache = lab.layout().cache().join("debian").join(arch.name());
     let complete = cache.join("complete");
     let wanted = PACKAGES.join(" ");
     if !fs::read_to_string(&complete).is_ok_and(|present| present == wanted) {

@@ -2,15 +2,15 @@
 
 use std::{collections::BTreeMap, fmt::Write};
 
-use super::libtest::{Case, Outcome, Results};
+use super::libtest::{Case, Outcome};
 
-/// The report of a suite: one `testsuite` per test program.
-pub(super) fn text(suite: &str, results: &Results, seconds: f64) -> String {
+/// The report of a suite: one `testsuite` per test program. `totals` are passed, failed, ignored.
+pub(crate) fn text(suite: &str, cases: &[Case], totals: (u64, u64, u64), seconds: f64) -> String {
     let mut programs: BTreeMap<&str, Vec<&Case>> = BTreeMap::new();
-    for case in &results.cases {
+    for case in cases {
         programs.entry(&case.program).or_default().push(case);
     }
-    let (passed, failed, ignored) = results.totals();
+    let (passed, failed, ignored) = totals;
     let mut text = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
     // Writing to a String cannot fail.
     let _ = writeln!(
@@ -73,7 +73,7 @@ fn escape(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::libtest::Results, *};
 
     #[test]
     fn report_holds_every_case_and_is_escaped() {
@@ -90,7 +90,7 @@ mod tests {
             results.line(line);
         }
         assert_eq!(
-            text("unit", &results, 1.5),
+            text("unit", &results.cases, results.totals(), 1.5),
             "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
              <testsuites name=\"unit\" tests=\"2\" failures=\"1\" skipped=\"0\" time=\"1.500\">\n  \
              <testsuite name=\"weft_a\" tests=\"2\" failures=\"1\" skipped=\"0\">\n    \

@@ -2,7 +2,7 @@
 
 /// How one test ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(crate) enum Outcome {
     /// It passed.
     Passed,
     /// It failed; what it printed.
@@ -13,13 +13,13 @@ pub(super) enum Outcome {
 
 /// One test.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Case {
+pub(crate) struct Case {
     /// Test program (`weft_ipam`, `netns`, `doc weft_crds`).
-    pub(super) program: String,
+    pub(crate) program: String,
     /// Path of the test in it.
-    pub(super) name: String,
+    pub(crate) name: String,
     /// How it ended.
-    pub(super) outcome: Outcome,
+    pub(crate) outcome: Outcome,
 }
 
 /// What has been read so far.

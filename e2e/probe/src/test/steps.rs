@@ -6,7 +6,7 @@ use anyhow::{Context as _, ensure};
 use k8s_openapi::api::{core::v1::Service, networking::v1::NetworkPolicy};
 use kube::{Api, api::PostParams};
 use weft_probe::{
-    cluster::{Cluster, PORT, Plan, Running, eventually},
+    cluster::{Cluster, PORT, Plan, Running, eventually, socket},
     report::Report,
 };
 
@@ -58,7 +58,7 @@ async fn direct(
     proto: &str,
     where_: &str,
 ) -> anyhow::Result<()> {
-    let target = address(&server.ip, PORT);
+    let target = socket(&server.ip, PORT);
     let report = cluster
         .connect(client, &target, &["--proto", proto, "--count", "3"])
         .await?;
@@ -93,7 +93,7 @@ async fn service(cluster: &Cluster, namespace: &str, clients: &[&Running]) -> an
         .spec
         .and_then(|spec| spec.cluster_ip)
         .context("the Service has no ClusterIP")?;
-    let target = address(&ip, 80);
+    let target = socket(&ip, 80);
     for client in clients {
         let what = format!(
             "Service from {} on {}: -> {target}",
@@ -119,7 +119,7 @@ async fn policy(
     far: &Running,
 ) -> anyhow::Result<()> {
     let policies: Api<NetworkPolicy> = Api::namespaced(cluster.client.clone(), namespace);
-    let target = address(&server.ip, PORT);
+    let target = socket(&server.ip, PORT);
     let attempt = async |client: &Running| {
         cluster
             .connect(client, &target, &["--timeout", "1s", "--count", "2"])
@@ -176,14 +176,6 @@ fn dropped(report: &Report) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn address(ip: &str, port: u16) -> String {
-    if ip.contains(':') {
-        format!("[{ip}]:{port}")
-    } else {
-        format!("{ip}:{port}")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -203,11 +195,5 @@ mod tests {
         assert!(dropped(&report(ErrorClass::Timeout, 0)).is_ok());
         assert!(dropped(&report(ErrorClass::Timeout, 1)).is_err());
         assert!(dropped(&report(ErrorClass::Refused, 0)).is_err());
-    }
-
-    #[test]
-    fn addresses_of_both_families_are_written_with_their_port() {
-        assert_eq!(address("10.32.0.1", 80), "10.32.0.1:80");
-        assert_eq!(address("fd00::1", 80), "[fd00::1]:80");
     }
 }
