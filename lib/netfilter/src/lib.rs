@@ -8,12 +8,14 @@
 //!        +------------------> diff <-----------------+
 //!                              | Plan (prints; its text is the log line and the dry run)
 //!                              v
-//!          ipset restore, iptables-restore --noflush (feature exec), or the fake kernel
+//!          ipset restore, iptables-restore --noflush, netlink for elements of sets (feature exec),
+//!          or the fake kernel
 //! ```
 //!
 //! The crate must not know Kubernetes, policies, pods or peers: those who fill a [`Ruleset`] do.
 //! Without features it does no I/O. Features: `fake` (a stateful kernel in memory with failure
-//! injection), `trace` (judges a packet by a [`Ruleset`]), `exec` (the real tools, on tokio).
+//! injection), `trace` (judges a packet by a [`Ruleset`]), `exec` (the real tools, on tokio, and a
+//! socket to netfilter).
 
 pub mod backend;
 #[cfg(feature = "exec")]
@@ -21,6 +23,7 @@ pub mod exec;
 #[cfg(feature = "fake")]
 pub mod fake;
 mod ir;
+pub mod nfnetlink;
 pub mod plan;
 pub mod text;
 #[cfg(feature = "trace")]

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, future::Future};
 use super::{Backend, Done, Error, ToolError};
 use crate::{
     Family, Ruleset, SetName, TableName,
-    plan::{Observed, Owner, Plan, Saved, Step, diff},
+    plan::{Observed, Owner, Plan, Saved, SetOp, Step, diff},
 };
 
 /// The five tools, of one variant.
@@ -30,6 +30,15 @@ pub trait Tools: Send {
     ) -> impl Future<Output = Result<(), ToolError>> + Send;
     /// `ipset restore` with this input.
     fn ipset_restore(&mut self, input: &str) -> impl Future<Output = Result<(), ToolError>> + Send;
+    /// These changes in this order, up to the first that fails: `ipset restore`, or what does the
+    /// same in less time.
+    fn ipset_change(
+        &mut self,
+        ops: &[SetOp],
+    ) -> impl Future<Output = Result<(), ToolError>> + Send {
+        let input = Step::Sets(ops.to_vec()).text();
+        async move { self.ipset_restore(&input).await }
+    }
 }
 
 /// Rules of one owner in iptables and ipset.
@@ -101,13 +110,13 @@ impl<T: Tools> Iptables<T> {
     async fn run(&mut self, plan: Plan) -> Result<Observed, ToolError> {
         let Plan { steps, mut after } = plan;
         for step in steps {
-            let text = step.text();
-            match step {
-                Step::Sets(_) => self.tools.ipset_restore(&text).await?,
+            match &step {
+                Step::Sets(ops) => self.tools.ipset_change(ops).await?,
                 Step::Rules(rules) => {
+                    let text = step.text();
                     self.tools.iptables_restore(rules.family, &text).await?;
                 }
-                Step::Cleanup(sets) => after.stale.extend(self.clean(sets).await),
+                Step::Cleanup(sets) => after.stale.extend(self.clean(sets.clone()).await),
             }
         }
         Ok(after)

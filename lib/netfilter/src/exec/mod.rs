@@ -1,12 +1,14 @@
-//! The real tools.
+//! The real tools, and a netlink socket for element changes, which need none.
 //!
 //! Variants are called by their own names (`iptables-nft-restore`), never through the alternative
 //! that the image or host has chosen: rules must be where the host's other rules are.
 
 mod detect;
 mod run;
+mod socket;
 mod tools;
 
 pub use detect::{Evidence, Variant, choose, detect};
 pub use run::Runner;
+pub use socket::{NfError, NfSocket};
 pub use tools::HostTools;

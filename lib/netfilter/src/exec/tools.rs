@@ -1,20 +1,24 @@
 //! The tools of one variant on this host.
 
-use super::{Runner, Variant};
+use super::{NfSocket, Runner, Variant};
 use crate::{
     Family, TableName,
     backend::{ToolError, Tools},
+    plan::{SetOp, Step},
 };
 
 /// Seconds to wait for the xtables lock (legacy; nft has none and ignores the option).
 const LOCK_SECONDS: &str = "5";
 
 /// iptables of one variant, and ipset.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct HostTools {
     runner: Runner,
     variant: Variant,
     families: Vec<Family>,
+    /// For elements of sets. It belongs to the namespace of the thread that opened it; tools that run
+    /// behind a wrapper may work in another one, and then there is none.
+    socket: Option<NfSocket>,
 }
 
 impl HostTools {
@@ -23,10 +27,18 @@ impl HostTools {
     /// # Errors
     /// [`ToolError`] if not even IPv4 can.
     pub async fn probe(runner: Runner, variant: Variant) -> Result<Self, ToolError> {
+        let socket = if runner.wrapper.is_empty() {
+            NfSocket::open()
+                .inspect_err(|error| tracing::info!(%error, "Sets are changed by ipset alone"))
+                .ok()
+        } else {
+            None
+        };
         let mut tools = Self {
             runner,
             variant,
             families: vec![Family::V4],
+            socket,
         };
         tools.iptables_save(Family::V4, TableName::Filter).await?;
         match tools.iptables_save(Family::V6, TableName::Filter).await {
@@ -80,5 +92,21 @@ impl Tools for HostTools {
             .run("ipset", &["restore"], input)
             .await
             .map(drop)
+    }
+
+    async fn ipset_change(&mut self, ops: &[SetOp]) -> Result<(), ToolError> {
+        let socket = self.socket.as_ref();
+        let done = socket.map_or(0, |socket| socket.change_elements(ops));
+        // What is left is for the tool, whose words about it are better.
+        let rest = ops.get(done..).unwrap_or_default();
+        if rest.is_empty() {
+            return Ok(());
+        }
+        let input = Step::Sets(rest.to_vec()).text();
+        let result = self.ipset_restore(&input).await;
+        result.map_err(|mut error| {
+            error.line_number = error.line_number.map(|line| line + done);
+            error
+        })
     }
 }
