@@ -41,7 +41,10 @@ fn again(msg: impl Into<String>, details: impl Into<String>) -> ErrorReply {
 }
 
 /// Reserves addresses, durably, and says how the pod is to be attached.
-pub(crate) async fn add(shared: &Shared, request: &AddRequest) -> Result<AddReply, ErrorReply> {
+pub(crate) async fn add(
+    shared: &Arc<Shared>,
+    request: &AddRequest,
+) -> Result<AddReply, ErrorReply> {
     let view = shared.view.borrow().clone();
     if !view.fabric.ok {
         return Err(again(
@@ -57,9 +60,31 @@ pub(crate) async fn add(shared: &Shared, request: &AddRequest) -> Result<AddRepl
         .map_err(|why| again(format!("no pool for pod {}", name(&request.pod)), why))?;
     let reserved = tokio::task::block_in_place(|| shared.ipam().reserve(&wanted, clock::now()));
     let reservation = reserved.map_err(|e| refusal(&request.pod, &e))?;
-    // The port rules go to the kernel while the plugin makes the devices.
-    shared.kick();
-    reply(shared, &view, &reservation)
+    let answer = reply(shared, &view, &reservation)?;
+    tokio::spawn(prepare(Arc::clone(shared), reservation));
+    Ok(answer)
+}
+
+/// Brings port rules and policy of a reservation into the kernel while the plugin makes the devices,
+/// so that Enforce finds them there. It says whether they are; what fails here, it tries again. The
+/// pod is closed all the same: its host end is down until Enforce has answered.
+async fn prepare(shared: Arc<Shared>, reservation: Reservation) {
+    let pod = NpcRequest::Pod(endpoint(&reservation));
+    let ports = async {
+        if let Err(why) = shared.bring_ports().await {
+            tracing::debug!(why, "Port rules are not in line yet");
+        }
+    };
+    let policy = shared.npc.ask::<Option<()>>(&pod, NPC_WAIT);
+    let ((), asked) = tokio::join!(ports, policy);
+    if let Err(error) = asked {
+        tracing::debug!(%error, "npc does not have a new pod yet");
+    }
+    // A DEL in between may have told npc before it heard of the pod.
+    let held = shared.ipam().find(&reservation.id).map(|held| held.seq);
+    if held != Some(reservation.seq) {
+        tell_gone(&shared, &reservation).await;
+    }
 }
 
 /// The pod's object; `None` for a static pod whose mirror is not there yet, and for callers that
@@ -188,7 +213,10 @@ fn held(shared: &Shared, id: &AttachmentId) -> Result<Reservation, ErrorReply> {
 /// Answers when port rules, FDB entry and policy of the attachment are in the kernel.
 pub(crate) async fn enforce(shared: &Shared, id: &AttachmentId) -> Result<AddReply, ErrorReply> {
     let reservation = held(shared, id)?;
-    shared.enforced(&reservation).await.map_err(|why| {
+    let pod = NpcRequest::Pod(endpoint(&reservation));
+    let policy = shared.npc.ask::<Option<()>>(&pod, NPC_WAIT);
+    let (ports, policy) = tokio::join!(shared.enforced(&reservation), policy);
+    ports.map_err(|why| {
         again(
             format!(
                 "cannot enforce the port rules of container {}",
@@ -197,8 +225,7 @@ pub(crate) async fn enforce(shared: &Shared, id: &AttachmentId) -> Result<AddRep
             why,
         )
     })?;
-    let pod = NpcRequest::Pod(endpoint(&reservation));
-    shared.npc.ask::<Option<()>>(&pod, NPC_WAIT).await?;
+    policy?;
     if let Some(first) = reservation.addresses.first() {
         announce::repeat(MacAddr::of_pod(*first), reservation.addresses.clone());
     }
@@ -214,7 +241,7 @@ pub(crate) fn check(shared: &Shared, id: &AttachmentId) -> Result<AddReply, Erro
 }
 
 /// Takes an attachment back. Unknown is success.
-pub(crate) async fn del(shared: &Shared, id: &AttachmentId) -> Result<(), ErrorReply> {
+pub(crate) async fn del(shared: &Arc<Shared>, id: &AttachmentId) -> Result<(), ErrorReply> {
     let released =
         tokio::task::block_in_place(|| shared.ipam().release(&ipam::attachment(id), clock::now()));
     if let Durability::Pending(error) = &released.durability {
@@ -229,13 +256,14 @@ pub(crate) async fn del(shared: &Shared, id: &AttachmentId) -> Result<(), ErrorR
 }
 
 /// After a release: policy, port rules and flows of the addresses.
-async fn gone(shared: &Shared, reservation: &Reservation) {
-    shared.kick();
-    let request = NpcRequest::PodGone(ipam::socket_id(&reservation.id));
-    if let Err(error) = shared.npc.ask::<Option<()>>(&request, NPC_GONE_WAIT).await {
-        // npc asks for all endpoints when it starts, and finds this one gone.
-        tracing::warn!(%error, "npc was not told of a pod that is gone");
-    }
+async fn gone(shared: &Arc<Shared>, reservation: &Reservation) {
+    let ports = Arc::clone(shared);
+    tokio::spawn(async move {
+        if let Err(why) = ports.bring_ports().await {
+            tracing::warn!(why, "Port rules are not in line");
+        }
+    });
+    tell_gone(shared, reservation).await;
     let addresses = reservation.addresses.clone();
     tokio::spawn(async move {
         for address in addresses {
@@ -244,8 +272,17 @@ async fn gone(shared: &Shared, reservation: &Reservation) {
     });
 }
 
+/// Takes a pod away from npc.
+async fn tell_gone(shared: &Shared, reservation: &Reservation) {
+    let request = NpcRequest::PodGone(ipam::socket_id(&reservation.id));
+    if let Err(error) = shared.npc.ask::<Option<()>>(&request, NPC_GONE_WAIT).await {
+        // npc asks for all endpoints when it starts, and finds this one gone.
+        tracing::warn!(%error, "npc was not told of a pod that is gone");
+    }
+}
+
 /// Takes back everything that the runtime does not list.
-pub(crate) async fn gc(shared: &Shared, request: &GcRequest) -> GcReply {
+pub(crate) async fn gc(shared: &Arc<Shared>, request: &GcRequest) -> GcReply {
     let before = shared.reservations();
     let valid: BTreeSet<_> = request.valid.iter().map(ipam::attachment).collect();
     let mut reply = GcReply::default();
@@ -260,7 +297,7 @@ pub(crate) async fn gc(shared: &Shared, request: &GcRequest) -> GcReply {
 }
 
 /// Carries out the DELs that the plugin could not bring to us.
-pub(crate) async fn replay_tombstones(shared: &Shared) {
+pub(crate) async fn replay_tombstones(shared: &Arc<Shared>) {
     let stones = match tombstone::list(&shared.del_dir) {
         Ok(stones) => stones,
         Err(error) => {
@@ -286,7 +323,7 @@ pub(crate) async fn replay_tombstones(shared: &Shared) {
 /// # Errors
 /// The kernel's links cannot be listed: then nothing is known and nothing is taken back.
 pub(crate) async fn collect(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     suspects: &mut Suspects,
 ) -> Result<(), weft_netlink::Error> {
     // Reservations first, evidence after: the other way round frees those that came in between.

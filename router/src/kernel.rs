@@ -5,16 +5,18 @@ mod ports;
 mod rules;
 mod shortcut;
 mod sysctl;
+mod turns;
 
 use std::path::PathBuf;
 
-use weft_fabric::{Fabric, PortRules};
+use weft_fabric::Fabric;
 use weft_netlink::{FdbEntry, Foreign, IfName, MacAddr, Netlink, Network, Owner, Step, diff};
 
 pub use ports::{PortTable, listed_addresses};
 pub use rules::RuleTable;
 use shortcut::ShortcutTable;
 pub use sysctl::Settings;
+pub use turns::{Pods, Ports};
 
 /// What one pass did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -35,12 +37,24 @@ impl Outcome {
     }
 }
 
+/// Makes `mac` known on the port `link`, and nothing else: the quick way of an ADD.
+///
+/// # Errors
+/// Netlink refused: the link is not there, or is no port.
+pub async fn forward(netlink: &impl Netlink, link: &IfName, mac: MacAddr) -> Result<(), String> {
+    let entry = FdbEntry::Port {
+        link: link.clone(),
+        mac,
+    };
+    let done = netlink.apply(&Step::AddFdb(entry)).await;
+    done.map_err(|e| e.to_string())
+}
+
 /// The kernel's side of the fabric.
 pub struct Applier<N> {
     netlink: N,
     owner: Owner,
     settings: Settings,
-    ports: PortTable,
     shortcut: ShortcutTable,
 }
 
@@ -52,7 +66,6 @@ impl<N: Netlink> Applier<N> {
             netlink,
             owner: Owner::new(cluster_id),
             settings: Settings::new(sysctl_dir),
-            ports: PortTable::default(),
             shortcut: ShortcutTable::default(),
         }
     }
@@ -77,20 +90,15 @@ impl<N: Netlink> Applier<N> {
         self.settings.has_bridge_netfilter()
     }
 
-    /// Makes the kernel hold `fabric`, all but its iptables rules ([`RuleTable`]). `verify`: also
-    /// read back the tables of `nft`, which are believed to be right. Goes on past errors and returns all
-    /// of them.
+    /// Makes devices and settings those of `fabric`, from what was `observed`. `verify`: also read
+    /// back the short cut, which is believed to be right. Goes on past errors and returns all of them.
     ///
-    /// Pods are closed by the port table before a device exists; devices come before settings,
-    /// which name them.
-    pub async fn apply(&mut self, fabric: &Fabric, verify: bool) -> Outcome {
+    /// Iptables rules ([`RuleTable`]) and the port table ([`PortTable`]) come before: pods are closed
+    /// before a device exists. Devices come before settings, which name them. The pods of `fabric`
+    /// must not be older than `observed`, or the FDB entry of one that came in between would go.
+    pub async fn apply(&mut self, observed: &Network, fabric: &Fabric, verify: bool) -> Outcome {
         let mut outcome = Outcome::default();
-        match self.ports.apply(&fabric.ports, verify).await {
-            Ok(Some(change)) => outcome.changes.push(change),
-            Ok(None) => {}
-            Err(e) => outcome.problems.push(e.to_string()),
-        }
-        self.devices(fabric, verify, &mut outcome).await;
+        self.devices(observed, fabric, verify, &mut outcome).await;
         for sysctl in &fabric.sysctls {
             // A device that is not ours keeps its settings, too.
             let of = |name: &str| sysctl.path.split('/').any(|part| part == name);
@@ -107,42 +115,14 @@ impl<N: Netlink> Applier<N> {
         outcome
     }
 
-    /// Brings the port rules in line, and nothing else: the quick way of ADD and DEL.
-    ///
-    /// # Errors
-    /// `nft` failed.
-    pub async fn ports(&mut self, rules: &PortRules) -> Result<(), String> {
-        self.ports
-            .apply(rules, false)
-            .await
-            .map(drop)
-            .map_err(|e| e.to_string())
-    }
-
-    /// Makes `mac` known on the port `link`, and nothing else.
-    ///
-    /// # Errors
-    /// Netlink refused: the link is not there, or is no port.
-    pub async fn forward(&self, link: &IfName, mac: MacAddr) -> Result<(), String> {
-        let entry = FdbEntry::Port {
-            link: link.clone(),
-            mac,
-        };
-        self.netlink
-            .apply(&Step::AddFdb(entry))
-            .await
-            .map_err(|e| e.to_string())
-    }
-
-    async fn devices(&mut self, fabric: &Fabric, verify: bool, outcome: &mut Outcome) {
-        let observed = match self.netlink.dump().await {
-            Ok(network) => network,
-            Err(e) => {
-                outcome.problems.push(e.to_string());
-                return;
-            }
-        };
-        let plan = diff(&observed, &fabric.devices, &self.owner);
+    async fn devices(
+        &mut self,
+        observed: &Network,
+        fabric: &Fabric,
+        verify: bool,
+        outcome: &mut Outcome,
+    ) {
+        let plan = diff(observed, &fabric.devices, &self.owner);
         outcome.foreign = plan.foreign;
         for step in &plan.steps {
             match self.netlink.apply(step).await {

@@ -17,6 +17,8 @@ use crate::{kernel::RuleTable, metrics::Metrics};
 const VERIFY: Duration = Duration::from_secs(5);
 /// And at most so often when the kernel says that somebody changed some.
 const VERIFY_SOON: Duration = Duration::from_millis(700);
+/// `NFPROTO_IPV4`, `NFPROTO_IPV6`: the families of iptables and ip6tables.
+const IPTABLES: [u8; 2] = [2, 10];
 const CALM: Duration = Duration::from_millis(50);
 const RETRY: Duration = Duration::from_secs(2);
 
@@ -92,7 +94,7 @@ impl Rules {
 impl Worker {
     /// Runs until `token` is cancelled. Rules stay.
     pub(crate) async fn run(mut self, token: CancellationToken) -> anyhow::Result<()> {
-        let mut events = RuleEvents::subscribe()?;
+        let mut events = RuleEvents::subscribe(&IPTABLES, None)?;
         let mut verified = Instant::now();
         let mut due = verified + VERIFY;
         loop {
@@ -106,7 +108,7 @@ impl Worker {
                 }
                 alive = events.changed() => {
                     if !alive {
-                        events = RuleEvents::subscribe()?;
+                        events = events.again()?;
                     }
                     due = due.min((verified + VERIFY_SOON).max(Instant::now() + CALM));
                     continue;

@@ -13,11 +13,11 @@ use axum::{Router, extract::Query, routing::get};
 use kube::Client;
 use prometheus_client::registry::Registry;
 use serde::Deserialize;
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use weft_crds::NodeConfig;
 use weft_ipam::gc::Suspects;
-use weft_netlink::Kernel;
+use weft_netlink::{Kernel, RuleEvents};
 use weft_runtime::{
     health::Health,
     http::{self, Listen},
@@ -27,13 +27,17 @@ use weft_runtime::{
 use crate::{
     args::RunArgs,
     attach, claims, clock, heartbeat, ipam,
-    kernel::{Applier, RuleTable},
+    kernel::{Applier, PortTable, Ports, RuleTable},
     metrics::Metrics,
     report, rules, server,
     shared::Shared,
     stores::Stores,
     sync::Sync,
 };
+
+/// Families of the tables that passes write: `NFPROTO_NETDEV` for the short cut, and that of the
+/// port table.
+const TABLES: [u8; 2] = [5, weft_fabric::TABLE_KEY.0];
 
 /// Runs the router until a signal. What was built stays.
 ///
@@ -66,19 +70,30 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let mut watches = JoinSet::new();
     let stores = Stores::start(&client, &args.node_name, &mut watches);
     let (allocator, start) = ipam::open(&args.paths.state_dir, &config.cluster_id, &args.node_name);
-    let (kicks, inbox) = mpsc::channel(64);
     let rules = RuleTable::new(config.network.policy.iptables_variant);
     let (rules, worker) = rules::pair(rules, metrics.clone());
     let kernel = Kernel::connect().context("cannot open a netlink socket")?;
     let applier = Applier::new(kernel, &config.cluster_id, args.paths.sysctl_dir.clone());
-    let shared = Arc::new(Shared::new(args, config, stores, kicks, metrics, allocator));
+    let table = PortTable::new(true);
+    let rule_events = RuleEvents::subscribe(&TABLES, table.netlink_port())
+        .context("cannot subscribe to changes of rules")?;
+    let kernel = Kernel::connect().context("cannot open a netlink socket")?;
+    let shared = Arc::new(Shared::new(
+        args,
+        config,
+        stores,
+        Ports::new(table),
+        kernel,
+        metrics,
+        allocator,
+    ));
     let sync = Sync::new(
         Arc::clone(&shared),
         applier,
-        inbox,
         start,
         health.clone(),
         rules,
+        rule_events,
     );
 
     let mut tasks = Tasks::default();

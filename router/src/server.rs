@@ -23,7 +23,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, token: CancellationToken) -> std:
     .await
 }
 
-async fn answer(shared: &Shared, line: &[u8]) -> Vec<u8> {
+async fn answer(shared: &Arc<Shared>, line: &[u8]) -> Vec<u8> {
     let request: RouterRequest = match decode(line) {
         Ok(request) => request,
         Err(error) => {

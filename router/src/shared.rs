@@ -1,38 +1,27 @@
 //! What the tasks of the router share.
 
 use std::{
+    net::IpAddr,
     path::PathBuf,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, watch};
 use weft_crds::NodeConfig;
 use weft_ipam::node::Reservation;
-use weft_netlink::{IfName, MacAddr};
+use weft_netlink::{IfName, Kernel, MacAddr};
 use weft_socket::{Endpoint, PodRef};
 
 use crate::{
     args::RunArgs,
-    input::link_of,
+    input::{link_of, pod_ports},
     ipam::{NodeIpam, socket_id},
+    kernel::{Pods, Ports, forward},
     metrics::Metrics,
     npc::Npc,
     stores::Stores,
     view::View,
 };
-
-/// What the sync loop is asked.
-#[derive(Debug)]
-pub(crate) enum Kick {
-    /// Reservations changed: bring the port rules in line soon.
-    Ports,
-    /// Open this port: its rules and its FDB entry, then answer.
-    Open {
-        link: IfName,
-        mac: MacAddr,
-        done: oneshot::Sender<Result<(), String>>,
-    },
-}
 
 /// Shared by all tasks.
 pub(crate) struct Shared {
@@ -40,7 +29,12 @@ pub(crate) struct Shared {
     pub(crate) config: NodeConfig,
     pub(crate) stores: Stores,
     pub(crate) view: watch::Sender<View>,
-    pub(crate) kicks: mpsc::Sender<Kick>,
+    /// Port rules.
+    pub(crate) ports: Ports,
+    /// For the FDB entry of a port that opens.
+    pub(crate) kernel: Kernel,
+    /// Something is not as it should be: the sync loop must look at it.
+    pub(crate) look: Notify,
     pub(crate) npc: Npc,
     pub(crate) metrics: Metrics,
     pub(crate) del_dir: PathBuf,
@@ -53,7 +47,8 @@ impl Shared {
         args: RunArgs,
         config: NodeConfig,
         stores: Stores,
-        kicks: mpsc::Sender<Kick>,
+        ports: Ports,
+        kernel: Kernel,
         metrics: Metrics,
         ipam: NodeIpam,
     ) -> Self {
@@ -64,7 +59,9 @@ impl Shared {
             config,
             stores,
             view: watch::Sender::new(View::default()),
-            kicks,
+            ports,
+            kernel,
+            look: Notify::new(),
             metrics,
             ipam: Mutex::new(ipam),
         }
@@ -80,25 +77,51 @@ impl Shared {
         self.ipam().list().cloned().collect()
     }
 
-    /// Waits until the port of a reservation is enforced: rules and FDB entry are in the kernel.
+    /// Reservations whose addresses lie in confirmed blocks of this node. The ports of the others
+    /// are closed: their block may belong to another node by now.
+    pub(crate) fn open_reservations(&self) -> Vec<Reservation> {
+        let allocator = self.ipam();
+        let blocks = allocator.blocks();
+        let inside = |a: &IpAddr| blocks.iter().any(|b| b.cidr.contains(a));
+        allocator
+            .list()
+            .filter(|r| r.addresses.iter().all(inside))
+            .cloned()
+            .collect()
+    }
+
+    /// The ports of those.
+    pub(crate) fn pod_ports(&self) -> Pods {
+        pod_ports(&self.open_reservations())
+    }
+
+    /// Brings the port rules in line with the reservations.
     ///
     /// # Errors
-    /// What could not be done, or the router is stopping.
+    /// Why they are not; the sync loop looks at it.
+    pub(crate) async fn bring_ports(&self) -> Result<(), String> {
+        let done = self.ports.bring(|| self.pod_ports()).await;
+        if done.is_err() {
+            self.look.notify_one();
+        }
+        done
+    }
+
+    /// Enforces the port of a reservation: rules and FDB entry are in the kernel after it.
+    ///
+    /// # Errors
+    /// What could not be done; the sync loop looks at it.
     pub(crate) async fn enforced(&self, held: &Reservation) -> Result<(), String> {
         let link = IfName::parse(&link_of(&held.id.container_id, &held.id.ifname));
         let link = link.map_err(|e| e.to_string())?;
         let first = held.addresses.first().copied();
         let mac = MacAddr::of_pod(first.ok_or("the reservation holds no address")?);
-        let (done, answer) = oneshot::channel();
-        let stopping = || "the router is stopping".to_owned();
-        let kick = Kick::Open { link, mac, done };
-        self.kicks.send(kick).await.map_err(|_| stopping())?;
-        answer.await.map_err(|_| stopping())?
-    }
-
-    /// Reservations changed. A kick that is queued already will do.
-    pub(crate) fn kick(&self) {
-        let _ = self.kicks.try_send(Kick::Ports);
+        self.bring_ports().await?;
+        let done = forward(&self.kernel, &link, mac).await;
+        if done.is_err() {
+            self.look.notify_one();
+        }
+        done
     }
 
     /// Changes the view; who watches it hears only of differences.

@@ -2,13 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{
-    sync::mpsc,
-    time::{Instant, sleep_until},
-};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-use weft_fabric::{Fabric, device_mac, fabric, names::WEAVE};
-use weft_ipam::node::{Durability, Reservation, Start};
+use weft_fabric::{Fabric, Input, device_mac, fabric, names::WEAVE};
+use weft_ipam::node::{Durability, Start};
 use weft_netlink::{Events, Kernel, Network, RuleEvents};
 use weft_runtime::{backoff::Backoff, health::Health};
 
@@ -16,7 +13,7 @@ use crate::{
     clock, conflist, input, ipam,
     kernel::{self, Applier, Outcome},
     rules::Rules,
-    shared::{Kick, Shared},
+    shared::Shared,
     view::{Verdict, View},
 };
 
@@ -31,31 +28,28 @@ const VERIFY_SOON: Duration = Duration::from_millis(700);
 pub(crate) struct Sync {
     shared: Arc<Shared>,
     applier: Applier<Kernel>,
-    kicks: mpsc::Receiver<Kick>,
     start: Option<Start>,
     health: Health,
     rules: Rules,
-    /// What was last wanted, once it was applied without a problem.
-    applied: Option<Fabric>,
+    rule_events: RuleEvents,
 }
 
 impl Sync {
     pub(crate) fn new(
         shared: Arc<Shared>,
         applier: Applier<Kernel>,
-        kicks: mpsc::Receiver<Kick>,
         start: Start,
         health: Health,
         rules: Rules,
+        rule_events: RuleEvents,
     ) -> Self {
         Self {
             shared,
             applier,
-            kicks,
             start: Some(start),
             health,
             rules,
-            applied: None,
+            rule_events,
         }
     }
 
@@ -69,7 +63,6 @@ impl Sync {
         tracing::info!("First lists are here");
         let mut changes = self.shared.stores.changes();
         let mut events = Events::subscribe()?;
-        let mut rule_events = RuleEvents::subscribe()?;
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
         let mut due = Instant::now();
         let mut verify_at = due;
@@ -78,12 +71,7 @@ impl Sync {
             let soon = Instant::now() + CALM;
             tokio::select! {
                 () = token.cancelled() => return Ok(()),
-                kick = self.kicks.recv() => {
-                    let Some(kick) = kick else { return Ok(()) };
-                    if !self.serve(kick).await {
-                        due = due.min(soon);
-                    }
-                }
+                () = self.shared.look.notified() => due = due.min(soon),
                 changed = changes.changed() => {
                     anyhow::ensure!(changed.is_ok(), "the watches of the API ended");
                     due = due.min(soon);
@@ -94,9 +82,9 @@ impl Sync {
                     }
                     due = due.min(soon);
                 }
-                alive = rule_events.changed() => {
+                alive = self.rule_events.changed() => {
                     if !alive {
-                        rule_events = RuleEvents::subscribe()?;
+                        self.rule_events = self.rule_events.again()?;
                     }
                     verify_at = verify_at.min((verified + VERIFY_SOON).max(soon));
                 }
@@ -130,52 +118,6 @@ impl Sync {
             }
             pulse.beat();
         }
-    }
-
-    /// The quick way for ADD and DEL: port rules, and the FDB entry of a port that opens. `false`:
-    /// something is not as it should be, and a whole pass must look at it.
-    async fn serve(&mut self, kick: Kick) -> bool {
-        let result = self.port_rules().await;
-        match kick {
-            Kick::Ports => {
-                if let Err(why) = &result {
-                    tracing::warn!(why, "Port rules are not in line");
-                }
-                result.is_ok()
-            }
-            Kick::Open { link, mac, done } => {
-                let result = match result {
-                    Ok(()) => self.applier.forward(&link, mac).await,
-                    Err(why) => Err(why),
-                };
-                let fine = result.is_ok();
-                let _ = done.send(result);
-                fine
-            }
-        }
-    }
-
-    async fn port_rules(&mut self) -> Result<(), String> {
-        let pods = input::pod_ports(&self.open_reservations());
-        let Some(fabric) = &mut self.applied else {
-            let view = self.shared.view.borrow();
-            return Err(format!("{}: {}", view.fabric.reason, view.fabric.message));
-        };
-        fabric.ports.ports = pods;
-        self.applier.ports(&fabric.ports).await
-    }
-
-    /// Reservations whose addresses lie in confirmed blocks of this node. The ports of the others
-    /// are closed: their block may belong to another node by now.
-    fn open_reservations(&self) -> Vec<Reservation> {
-        let allocator = self.shared.ipam();
-        let blocks = allocator.blocks();
-        let inside = |a: &std::net::IpAddr| blocks.iter().any(|b| b.cidr.contains(a));
-        allocator
-            .list()
-            .filter(|r| r.addresses.iter().all(inside))
-            .cloned()
-            .collect()
     }
 
     /// One pass: what shall be, what is, make it so, say so.
@@ -282,20 +224,39 @@ impl Sync {
             ));
         }
         let shared = &self.shared;
-        let gathered = input::gather(
+        let mut gathered = input::gather(
             &shared.args.node_name,
             &shared.config,
             &shared.stores,
-            &self.open_reservations(),
+            &shared.open_reservations(),
             observed,
         )?;
-        let fabric = fabric(&gathered.input)
-            .map_err(|e| Verdict::bad("InvalidConfiguration", e.to_string()))?;
+        let decide = |input: &Input| {
+            fabric(input).map_err(|e| Verdict::bad("InvalidConfiguration", e.to_string()))
+        };
+        let first = decide(&gathered.input)?;
         // Rules name devices and need none: they are there before the first frame passes.
-        let hindered = self.rules.want(&fabric.rules).await;
-        let mut outcome = self.applier.apply(&fabric, verify).await;
+        let hindered = self.rules.want(&first.rules).await;
+        let pods = || shared.pod_ports();
+        let ports = shared.ports.write(&first.ports, pods, verify).await;
+        // An ADD does not wait for a pass: look again, and list the pods after the look.
+        let observed = self.applier.observe().await;
+        let observed = observed.map_err(|e| Verdict::bad("ApplyFailed", e.to_string()))?;
+        gathered.input.pods = pods();
+        let fabric = decide(&gathered.input)?;
+        let mut outcome = self.applier.apply(&observed, &fabric, verify).await;
+        match ports {
+            Ok(change) => outcome.changes.extend(change),
+            Err(error) => outcome.problems.push(error.to_string()),
+        }
         outcome.problems.extend(hindered);
-        self.applied = outcome.is_complete().then(|| fabric.clone());
+        let allowed = if outcome.is_complete() {
+            Ok(&fabric.ports)
+        } else {
+            let why = verdict_of(&outcome).unwrap_or_else(|| Verdict::bad("ApplyFailed", ""));
+            Err(format!("{}: {}", why.reason, why.message))
+        };
+        shared.ports.allow(allowed).await;
         for change in &outcome.changes {
             tracing::info!(change, "Applied");
         }
@@ -350,12 +311,18 @@ struct Done {
     outcome: Outcome,
 }
 
-fn verdict(done: &Done) -> Verdict {
-    if let Some(foreign) = done.outcome.foreign.first() {
-        return Verdict::bad("ForeignDevice", foreign.to_string());
+/// What an incomplete pass comes to.
+fn verdict_of(outcome: &Outcome) -> Option<Verdict> {
+    if let Some(foreign) = outcome.foreign.first() {
+        return Some(Verdict::bad("ForeignDevice", foreign.to_string()));
     }
-    if !done.outcome.problems.is_empty() {
-        return Verdict::bad("ApplyFailed", done.outcome.problems.join("; "));
+    let failed = !outcome.problems.is_empty();
+    failed.then(|| Verdict::bad("ApplyFailed", outcome.problems.join("; ")))
+}
+
+fn verdict(done: &Done) -> Verdict {
+    if let Some(verdict) = verdict_of(&done.outcome) {
+        return verdict;
     }
     if done.gathered.input.gateways.is_empty() {
         return Verdict::bad(

@@ -21,7 +21,7 @@ mod sysctl;
 
 pub use identity::device_mac;
 pub use input::{Input, InputError, PodPort, check};
-pub use ports::{PortRules, TABLE};
+pub use ports::{Change, Delta, PortRules, TABLE, TABLE_KEY};
 pub use shortcut::{SHORTCUT, Shortcut};
 pub use sysctl::{Sysctl, Value};
 

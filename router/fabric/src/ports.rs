@@ -6,6 +6,7 @@
 //! judged there again after DNAT (chains `WEFT-FORWARD`, `WEFT-INPUT`).
 
 mod delta;
+mod element;
 mod render;
 
 use std::{
@@ -15,6 +16,8 @@ use std::{
 
 use weft_netlink::IfName;
 
+pub use delta::{Change, Delta};
+
 use crate::{
     identity::link_local,
     input::{Input, PodPort},
@@ -22,6 +25,8 @@ use crate::{
 
 /// Name of the table, with its family, as `nft` writes it.
 pub const TABLE: &str = "bridge weft";
+/// The same as the kernel has it: `NFPROTO_BRIDGE`, and the name.
+pub const TABLE_KEY: (u8, &str) = (7, "weft");
 
 /// The rules of all pod ports of a node.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

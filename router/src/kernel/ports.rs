@@ -1,11 +1,15 @@
-//! `table bridge weft`, through `nft`.
+//! `table bridge weft`: as a whole through `nft`, element by element through netlink.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
 };
 
-use weft_fabric::{PortRules, TABLE};
+use weft_fabric::{Change, Delta, PortRules, TABLE, TABLE_KEY};
+use weft_netfilter::{
+    exec::NfSocket,
+    nfnetlink::{ElementChange, Transaction},
+};
 
 use crate::exec::{self, ExecError};
 
@@ -13,6 +17,8 @@ use crate::exec::{self, ExecError};
 #[derive(Debug, Default)]
 pub struct PortTable {
     written: Option<Written>,
+    /// For elements; `None`: `nft` writes them.
+    socket: Option<NfSocket>,
 }
 
 #[derive(Debug)]
@@ -23,6 +29,27 @@ struct Written {
 }
 
 impl PortTable {
+    /// For the network namespace of the calling thread. Without `netlink` everything goes through
+    /// `nft`.
+    #[must_use]
+    pub fn new(netlink: bool) -> Self {
+        let open = || {
+            NfSocket::open()
+                .inspect_err(|error| tracing::info!(%error, "Port rules are written by nft alone"))
+                .ok()
+        };
+        Self {
+            written: None,
+            socket: netlink.then(open).flatten(),
+        }
+    }
+
+    /// The kernel's name for the socket that changes elements: events tell by it whose they are.
+    #[must_use]
+    pub fn netlink_port(&self) -> Option<u32> {
+        self.socket.as_ref().map(NfSocket::port)
+    }
+
     /// Makes the table hold `rules`: by a delta if we know what it holds, else as a whole. Each is
     /// one transaction. Returns what was done.
     ///
@@ -36,33 +63,58 @@ impl PortTable {
         if verify {
             self.check().await;
         }
-        let (text, whole) = match &self.written {
-            None => (Some(rules.render()), true),
-            Some(written) => (rules.delta(&written.rules), false),
-        };
-        let Some(text) = text else {
-            return Ok(None);
+        let delta = match &self.written {
+            None => Delta::Table,
+            Some(written) => match rules.delta(&written.rules) {
+                None => return Ok(None),
+                Some(delta) => delta,
+            },
         };
         // Until the kernel took it, we do not know what is there.
-        let known = self.written.take();
-        let run = exec::run("nft", &["-f", "-"], &text).await;
-        if let Err(delta_error) = run {
-            if whole {
-                return Err(delta_error);
-            }
-            tracing::warn!(error = %delta_error, "Port rules differ from what was written, writing all");
-            drop(known);
-            exec::run("nft", &["-f", "-"], &rules.render()).await?;
-        }
+        self.written = None;
+        let whole = self.write(rules, &delta).await?;
         self.written = Some(Written {
             rules: rules.clone(),
             listing: None,
         });
-        Ok(Some(if whole {
-            format!("write table {TABLE} ({} ports)", rules.ports.len())
-        } else {
-            format!("change table {TABLE} ({} ports)", rules.ports.len())
-        }))
+        let verb = if whole { "write" } else { "change" };
+        let ports = rules.ports.len();
+        Ok(Some(format!("{verb} table {TABLE} ({ports} ports)")))
+    }
+
+    /// Writes a delta, or everything when that fails. Was it everything?
+    async fn write(&self, rules: &PortRules, delta: &Delta) -> Result<bool, ExecError> {
+        if let Delta::Elements(changes) = delta {
+            if self.change(changes) {
+                return Ok(false);
+            }
+            match exec::run("nft", &["-f", "-"], &delta.text(rules)).await {
+                Ok(_) => return Ok(false),
+                Err(error) => {
+                    tracing::warn!(%error, "Port rules differ from what was written, writing all");
+                }
+            }
+        }
+        exec::run("nft", &["-f", "-"], &rules.render()).await?;
+        Ok(true)
+    }
+
+    /// Changes elements without `nft`. A pod's delta takes `nft` ten milliseconds (its libraries and
+    /// a dump of the ruleset), and the kernel a fraction of one.
+    fn change(&self, changes: &[Change]) -> bool {
+        let changes: Vec<ElementChange> = changes.iter().map(Change::encode).collect();
+        let (family, table) = TABLE_KEY;
+        let transaction = Transaction::new(family, table, &changes);
+        let Some((socket, transaction)) = self.socket.as_ref().zip(transaction) else {
+            return false;
+        };
+        match socket.commit(&transaction) {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::info!(%error, "A change of port rules was refused, trying nft");
+                false
+            }
+        }
     }
 
     /// Forgets what is believed if the kernel lists the table in another way than the first time

@@ -1,79 +1,115 @@
-//! What changes between two states of the table, as text for one `nft -f -`.
+//! What changes between two states of the table: elements of its sets, or the table as a whole.
 
-use std::{collections::BTreeSet, fmt::Write};
+use std::{collections::BTreeSet, fmt::Write, net::IpAddr};
+
+use weft_netfilter::nfnetlink::ElementChange;
 
 use super::{
     PortRules, TABLE,
-    render::{chain_of, elements, ndp_rules, words},
+    element::{Element, of_port},
 };
-use crate::input::PodPort;
+
+/// How a table that holds one state comes to hold another, in one transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Delta {
+    /// By these elements. Those that leave come first: a port may change its MAC.
+    Elements(Vec<Change>),
+    /// Only by writing it anew.
+    Table,
+}
+
+/// Elements that enter or leave one set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    set: &'static str,
+    add: bool,
+    elements: Vec<Element>,
+}
+
+impl Change {
+    /// As text for `nft -f`.
+    fn text(&self) -> String {
+        let elements: Vec<String> = self.elements.iter().map(Element::text).collect();
+        format!(
+            "{} element {TABLE} {} {{ {} }}",
+            if self.add { "add" } else { "delete" },
+            self.set,
+            elements.join(", ")
+        )
+    }
+
+    /// As the kernel takes it.
+    #[must_use]
+    pub fn encode(&self) -> ElementChange {
+        ElementChange {
+            set: self.set,
+            add: self.add,
+            keys: self.elements.iter().map(Element::key).collect(),
+        }
+    }
+}
 
 impl PortRules {
-    /// Text that turns a table that holds `old` into one that holds `self`, in one transaction;
-    /// `None` if they are equal. A change of the closed ports replaces the table.
+    /// What turns a table that holds `old` into one that holds `self`; `None` if they are equal. A
+    /// change of the closed ports replaces the table.
     #[must_use]
-    pub fn delta(&self, old: &Self) -> Option<String> {
+    pub fn delta(&self, old: &Self) -> Option<Delta> {
         if self == old {
             return None;
         }
         if self.closed_udp != old.closed_udp {
-            return Some(self.render());
+            return Some(Delta::Table);
         }
-        let mut text = String::new();
+        let mut changes = Vec::new();
         for (link, pod) in &old.ports {
             if self.ports.get(link) != Some(pod) {
-                remove(&mut text, link.as_str(), pod);
+                push(&mut changes, false, of_port(link, pod));
             }
         }
         for (link, pod) in &self.ports {
             if old.ports.get(link) != Some(pod) {
-                insert(&mut text, link.as_str(), pod);
+                push(&mut changes, true, of_port(link, pod));
             }
         }
-        for (set, v4) in [("node4", true), ("node6", false)] {
-            let new: BTreeSet<String> = words(&self.nodes, v4).into_iter().collect();
-            let was: BTreeSet<String> = words(&old.nodes, v4).into_iter().collect();
-            change(&mut text, "add", set, new.difference(&was));
-            change(&mut text, "delete", set, was.difference(&new));
+        push(&mut changes, true, nodes(&self.nodes, &old.nodes));
+        push(&mut changes, false, nodes(&old.nodes, &self.nodes));
+        Some(Delta::Elements(changes))
+    }
+}
+
+fn nodes(some: &BTreeSet<IpAddr>, others: &BTreeSet<IpAddr>) -> Vec<Element> {
+    some.difference(others)
+        .copied()
+        .map(Element::Node)
+        .collect()
+}
+
+/// Adds elements to the change of their set, or to a new one.
+fn push(changes: &mut Vec<Change>, add: bool, elements: Vec<Element>) {
+    for element in elements {
+        let set = element.set();
+        match changes.iter_mut().find(|c| c.set == set && c.add == add) {
+            Some(change) => change.elements.push(element),
+            None => changes.push(Change {
+                set,
+                add,
+                elements: vec![element],
+            }),
         }
-        Some(text)
     }
 }
 
-fn change<'a>(
-    text: &mut String,
-    verb: &str,
-    set: &str,
-    elements: impl Iterator<Item = &'a String>,
-) {
-    let list: Vec<&str> = elements.map(String::as_str).collect();
-    if !list.is_empty() {
-        let _ = writeln!(
-            text,
-            "{verb} element {TABLE} {set} {{ {} }}",
-            list.join(", ")
-        );
+impl Delta {
+    /// As text for one `nft -f`, from a table that holds some other state to one that holds `new`.
+    #[must_use]
+    pub fn text(&self, new: &PortRules) -> String {
+        match self {
+            Self::Table => new.render(),
+            Self::Elements(changes) => changes.iter().fold(String::new(), |mut text, change| {
+                // Writing to a String cannot fail.
+                let _ = writeln!(text, "{}", change.text());
+                text
+            }),
+        }
     }
-}
-
-fn insert(text: &mut String, link: &str, pod: &PodPort) {
-    let chain = chain_of(link);
-    let _ = writeln!(text, "add chain {TABLE} {chain}");
-    for rule in ndp_rules(pod) {
-        let _ = writeln!(text, "add rule {TABLE} {chain} {rule}");
-    }
-    for (set, list) in elements(link, pod).sets {
-        change(text, "add", set, list.iter());
-    }
-}
-
-fn remove(text: &mut String, link: &str, pod: &PodPort) {
-    for (set, list) in elements(link, pod).sets {
-        change(text, "delete", set, list.iter());
-    }
-    let chain = chain_of(link);
-    let _ = writeln!(
-        text,
-        "flush chain {TABLE} {chain}\ndelete chain {TABLE} {chain}"
-    );
 }

@@ -1,0 +1,210 @@
+//! The port table by netlink, beside what `nft` makes of the same rules.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{
+    collections::BTreeSet,
+    future::Future,
+    net::IpAddr,
+    sync::{Arc, Mutex},
+};
+
+use weft_fabric::{Change, Delta, PodPort, PortRules, TABLE_KEY};
+use weft_netfilter::{
+    exec::NfSocket,
+    nfnetlink::{ElementChange, Transaction},
+};
+use weft_netlink::{IfName, MacAddr};
+use weft_router::kernel::{Pods, PortTable, Ports};
+use weft_testkit::netns::Netns;
+
+fn in_ns<T, F>(ns: &Netns, work: impl FnOnce() -> F + Send + 'static) -> T
+where
+    T: Send + 'static,
+    F: Future<Output = T>,
+{
+    ns.run(move || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+            .block_on(async { work().await })
+    })
+}
+
+/// A pod: the longest and the shortest name of a port, one or two families.
+fn pod(n: u8) -> (IfName, PodPort) {
+    let name = if n.is_multiple_of(2) {
+        format!("vethwepl{n}")
+    } else {
+        format!("vethwepl00000{n:02x}")
+    };
+    let v4 = IpAddr::from([10, 32, 0, n]);
+    let mut addresses = BTreeSet::from([v4]);
+    if n.is_multiple_of(3) {
+        addresses.insert(format!("fd32::{n:x}").parse().unwrap());
+    }
+    let mac = MacAddr::of_pod(v4);
+    (IfName::parse(&name).unwrap(), PodPort { mac, addresses })
+}
+
+fn rules(pods: impl IntoIterator<Item = u8>, nodes: &[&str]) -> PortRules {
+    PortRules {
+        ports: pods.into_iter().map(pod).collect(),
+        nodes: nodes.iter().map(|a| a.parse().unwrap()).collect(),
+        closed_udp: [6783, 6784].into(),
+    }
+}
+
+/// The table as `nft` lists it, with the elements of each set in order.
+fn listed(ns: &Netns) -> String {
+    let listing = ns.sh("nft list table bridge weft");
+    let mut out = String::new();
+    let mut rest = listing.as_str();
+    while let Some((before, behind)) = rest.split_once("elements = {") {
+        let (inside, after) = behind.split_once('}').unwrap();
+        let mut elements: Vec<String> = inside
+            .split(',')
+            .map(|e| e.split_whitespace().collect::<Vec<_>>().join(" "))
+            .collect();
+        elements.sort();
+        out += &format!("{before}{{ {} }}", elements.join(", "));
+        rest = after;
+    }
+    out + rest
+}
+
+/// The table as a whole write makes it.
+fn whole(rules: &PortRules) -> String {
+    let ns = Netns::new();
+    let rules = rules.clone();
+    in_ns(&ns, move || async move {
+        PortTable::new(false).apply(&rules, false).await.unwrap();
+    });
+    listed(&ns)
+}
+
+/// Sends the delta by netlink, and nothing else.
+fn commit(ns: &Netns, from: &PortRules, to: &PortRules) -> Result<(), String> {
+    let Some(Delta::Elements(changes)) = to.delta(from) else {
+        unreachable!("elements differ");
+    };
+    let changes: Vec<ElementChange> = changes.iter().map(Change::encode).collect();
+    let (family, table) = TABLE_KEY;
+    let transaction = Transaction::new(family, table, &changes).unwrap();
+    ns.run(move || {
+        let socket = NfSocket::open().unwrap();
+        socket.commit(&transaction).map_err(|e| e.to_string())
+    })
+}
+
+#[test]
+#[ignore = "needs root: own network namespaces"]
+fn a_delta_by_netlink_makes_the_table_that_nft_writes() {
+    let ns = Netns::new();
+    let states = [
+        rules([], &["192.0.2.1"]),
+        rules([3], &["192.0.2.1", "2001:db8::1"]),
+        rules([2, 3, 9], &["2001:db8::1"]),
+        rules([2, 15], &["192.0.2.7", "2001:db8::1"]),
+        rules([], &["192.0.2.7"]),
+    ];
+    let first = states[0].clone();
+    in_ns(&ns, move || async move {
+        PortTable::new(false).apply(&first, false).await.unwrap();
+    });
+    for pair in states.windows(2) {
+        commit(&ns, &pair[0], &pair[1]).unwrap();
+        assert_eq!(listed(&ns), whole(&pair[1]));
+    }
+}
+
+#[test]
+#[ignore = "needs root: own network namespaces"]
+fn a_batch_is_taken_as_a_whole_or_not_at_all() {
+    let ns = Netns::new();
+    let (empty, one, two) = (rules([], &[]), rules([3], &[]), rules([2, 3, 9], &[]));
+    let base = one.clone();
+    in_ns(&ns, move || async move {
+        PortTable::new(false).apply(&base, false).await.unwrap();
+    });
+    // Pod 3 is there, so the batch that adds it among others is refused.
+    let refused = commit(&ns, &empty, &two).unwrap_err();
+    assert!(refused.contains("File exists"), "{refused}");
+    assert_eq!(listed(&ns), whole(&one));
+    // Pods 2 and 9 are not there.
+    let refused = commit(&ns, &two, &empty).unwrap_err();
+    assert!(refused.contains("No such file"), "{refused}");
+    assert_eq!(listed(&ns), whole(&one));
+}
+
+#[test]
+#[ignore = "needs root: own network namespaces"]
+fn after_somebody_s_change_a_delta_still_ends_in_the_right_table() {
+    let desired = rules([2, 3, 9], &["192.0.2.1"]);
+    let expected = whole(&desired);
+    for (change, next) in [
+        (
+            "nft delete table bridge weft",
+            "write table bridge weft (3 ports)",
+        ),
+        (
+            "nft flush set bridge weft port",
+            "write table bridge weft (3 ports)",
+        ),
+        (
+            "nft add element bridge weft v4 '{ \"vethwepl2\" . 0a:58:0a:20:00:02 . 10.32.0.2 }'",
+            "change table bridge weft (3 ports)",
+        ),
+    ] {
+        let ns = Netns::new();
+        let mut table = in_ns(&ns, move || async move {
+            let mut table = PortTable::new(true);
+            let before = rules([3, 15], &["192.0.2.1"]);
+            table.apply(&before, false).await.unwrap();
+            table
+        });
+        ns.sh(change);
+        let wanted = desired.clone();
+        let said = in_ns(&ns, move || async move {
+            table.apply(&wanted, false).await.unwrap()
+        });
+        assert_eq!(said.as_deref(), Some(next), "{change}");
+        assert_eq!(listed(&ns), expected, "{change}");
+    }
+}
+
+#[test]
+#[ignore = "needs root: own network namespaces"]
+fn fifty_adds_at_once_and_passes_between_them_leave_every_port_open() {
+    let ns = Netns::new();
+    let base = rules([], &["192.0.2.1"]);
+    in_ns(&ns, move || async move {
+        let ports = Arc::new(Ports::new(PortTable::new(true)));
+        let held: Arc<Mutex<Pods>> = Arc::default();
+        let refused = ports.bring(Pods::default).await;
+        assert!(refused.is_err(), "no port opens before the first pass");
+        ports.write(&base, Pods::default, false).await.unwrap();
+        ports.allow(Ok(&base)).await;
+        let mut adds = tokio::task::JoinSet::new();
+        for n in 1..=50 {
+            let (ports, held, base) = (Arc::clone(&ports), Arc::clone(&held), base.clone());
+            adds.spawn(async move {
+                let (link, port) = pod(n);
+                held.lock().unwrap().insert(link, port);
+                let pods = || held.lock().unwrap().clone();
+                ports.bring(pods).await.unwrap();
+                if n.is_multiple_of(10) {
+                    // A pass that began before any pod was there.
+                    ports.write(&base, pods, true).await.unwrap();
+                    ports.allow(Ok(&base)).await;
+                }
+            });
+        }
+        while let Some(done) = adds.join_next().await {
+            done.unwrap();
+        }
+    });
+    let all = rules(1..=50, &["192.0.2.1"]);
+    assert_eq!(listed(&ns), whole(&all));
+}
