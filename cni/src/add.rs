@@ -1,5 +1,7 @@
 //! ADD.
 
+use std::sync::mpsc;
+
 use serde_json::Value;
 use weft_socket::{CallError, code, tombstone};
 
@@ -87,30 +89,59 @@ fn attach(
             )
         })?;
     let port = link::make(&mut host, netns, &wanted, &bridge)?;
-    link::complete(netns, &wanted)?;
-    Router(conf).enforce(&call.id)?;
-    if !port.up || !port.running {
-        // Opened before, so that the event cannot be missed. The bridge forwards nothing until the
-        // port runs: an announcement before that reaches nobody.
-        let events = LinkEvents::open()?;
-        host.set_up(port.index, &port.name)?;
-        let now = host.link(&port.name)?.is_some_and(|l| l.running);
-        if !now && !events.wait_running(port.index) {
-            return Err(Failure::new(
-                code::TRY_AGAIN_LATER,
-                format!(
-                    "bridge port {} did not come up within two seconds",
-                    port.name
-                ),
-                "",
-            ));
+    // The pod's end is completed while the router enforces: the host end is down until both are done.
+    let (completed, completion) = mpsc::channel();
+    let (flows, announcement) = mpsc::channel();
+    // What a closure owns goes with it: neither side waits for one that has ended.
+    let pod_side = &wanted;
+    let inside = move || -> Result<(), Failure> {
+        let mut pod = Netlink::open()?;
+        let index = link::complete(&mut pod, pod_side)?;
+        let _ = completed.send(());
+        if announcement.recv().is_ok() {
+            // Nobody may have known the address before, and the router repeats it: no reason to fail.
+            if let Err(e) = announce::announce(&mut pod, index, pod_side) {
+                eprintln!("weft-cni: {e}");
+            }
         }
-    }
-    // Nobody may have known the address before, and the router repeats it: no reason to fail.
-    if let Err(e) = announce::announce(netns, &wanted) {
-        eprintln!("weft-cni: {e}");
-    }
+        Ok(())
+    };
+    let host_side = &port;
+    let outside = move || -> Result<(), Failure> {
+        Router(conf).enforce(&call.id)?;
+        // Without completion there is an error inside, which is the one that counts.
+        if completion.recv().is_ok() {
+            open(&mut host, host_side)?;
+            let _ = flows.send(());
+        }
+        Ok(())
+    };
+    let (inside, outside) = netns.beside(inside, outside);
+    inside.and(outside)?;
     Ok(added(call, conf, &wanted, &bridge, &port))
+}
+
+/// Sets the host end up and waits until it runs: from here on packets flow.
+fn open(host: &mut Netlink, port: &netlink::Link) -> Result<(), Failure> {
+    if port.up && port.running {
+        return Ok(());
+    }
+    // Opened before, so that the event cannot be missed. The bridge forwards nothing until the port
+    // runs: an announcement before that reaches nobody.
+    let events = LinkEvents::open()?;
+    host.set_up(port.index, &port.name)?;
+    let now = host.link(&port.name)?.is_some_and(|l| l.running);
+    if now || events.wait_running(port.index) {
+        return Ok(());
+    }
+    Err(Failure::new(
+        code::TRY_AGAIN_LATER,
+        format!(
+            "bridge port {} did not come up within two seconds",
+            port.name
+        ),
+        "",
+    ))
 }
 
 fn added(

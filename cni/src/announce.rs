@@ -10,17 +10,11 @@ use crate::{
     error::Failure,
     link::Wanted,
     netlink::{Netlink, Veth},
-    netns::Netns,
 };
 
-/// Announces the addresses of the pod's interface. The host end must be running.
-pub(crate) fn announce(netns: &Netns, wanted: &Wanted) -> Result<(), Failure> {
-    netns.run(|| {
-        let mut inside = Netlink::open()?;
-        if let Some(link) = inside.link(&wanted.ifname)? {
-            let message = Veth::readdress(link.index, wanted.mac);
-            inside.send_link(message, &format!("announce {}", wanted.ifname))?;
-        }
-        Ok(())
-    })
+/// Announces the addresses of the pod's interface, on the thread inside its namespace. The host end
+/// must be running.
+pub(crate) fn announce(inside: &mut Netlink, link: u32, wanted: &Wanted) -> Result<(), Failure> {
+    let message = Veth::readdress(link, wanted.mac);
+    Ok(inside.send_link(message, &format!("announce {}", wanted.ifname))?)
 }

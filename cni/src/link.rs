@@ -146,27 +146,25 @@ pub(crate) fn make(
     Ok(made)
 }
 
-/// Completes the pod's end in its namespace. Everything may be there already.
-pub(crate) fn complete(netns: &Netns, wanted: &Wanted) -> Result<(), Failure> {
-    netns.run(|| {
-        let mut inside = Netlink::open()?;
-        let link = inside.link(&wanted.ifname)?.ok_or_else(|| {
-            Failure::new(
-                code::UNKNOWN_CONTAINER,
-                format!("interface {} vanished from the pod", wanted.ifname),
-                "",
-            )
-        })?;
-        sysctl::tune_pod(&wanted.ifname, wanted.has_ipv6());
-        for address in &wanted.reply.addresses {
-            inside.add_address(link.index, *address)?;
-        }
-        inside.set_up(link.index, &link.name)?;
-        for route in wanted.routes() {
-            inside.add_route(link.index, route)?;
-        }
-        Ok(())
-    })
+/// Completes the pod's end, on the thread inside its namespace; returns its index. Everything may be
+/// there already.
+pub(crate) fn complete(inside: &mut Netlink, wanted: &Wanted) -> Result<u32, Failure> {
+    let link = inside.link(&wanted.ifname)?.ok_or_else(|| {
+        Failure::new(
+            code::UNKNOWN_CONTAINER,
+            format!("interface {} vanished from the pod", wanted.ifname),
+            "",
+        )
+    })?;
+    sysctl::tune_pod(&wanted.ifname, wanted.has_ipv6());
+    for address in &wanted.reply.addresses {
+        inside.add_address(link.index, *address)?;
+    }
+    inside.set_up(link.index, &link.name)?;
+    for route in wanted.routes() {
+        inside.add_route(link.index, route)?;
+    }
+    Ok(link.index)
 }
 
 /// What differs between the pod's end and what it is to look like.

@@ -5,7 +5,7 @@
 //! excepted), or need a runtime: one thread, blocking calls, about a millisecond to start.
 //!
 //! ```text
-//! ADD:  router Add -> veth (host end down) -> pod side in its netns -> router Enforce
+//! ADD:  router Add -> veth (host end down) -> pod side in its netns | router Enforce
 //!       -> host end up -> announce -> result;  any failure undoes what was done
 //! DEL:  host end away (by name and ifalias) -> router Del, or a tombstone if it cannot be reached
 //! ```

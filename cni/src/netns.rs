@@ -65,13 +65,23 @@ impl Netns {
         &self,
         work: impl FnOnce() -> Result<T, Failure> + Send,
     ) -> Result<T, Failure> {
+        self.beside(work, || ()).0
+    }
+
+    /// As [`Netns::run`], and `outside` here at the same time.
+    pub(crate) fn beside<T: Send, U>(
+        &self,
+        inside: impl FnOnce() -> Result<T, Failure> + Send,
+        outside: impl FnOnce() -> U,
+    ) -> (Result<T, Failure>, U) {
         thread::scope(|scope| {
             let inside = thread::Builder::new().spawn_scoped(scope, || {
                 setns(&self.0, CloneFlags::CLONE_NEWNET)
                     .map_err(|e| Failure::io("cannot enter the pod's network namespace", &e))?;
-                work()
+                inside()
             });
-            match inside.map(thread::ScopedJoinHandle::join) {
+            let outside = outside();
+            let inside = match inside.map(thread::ScopedJoinHandle::join) {
                 Ok(Ok(done)) => done,
                 Ok(Err(_)) => Err(Failure::new(
                     code::INTERNAL,
@@ -79,7 +89,8 @@ impl Netns {
                     "please report this with the plugin's standard error",
                 )),
                 Err(e) => Err(Failure::io("cannot start a thread", &e)),
-            }
+            };
+            (inside, outside)
         })
     }
 }
