@@ -16,7 +16,7 @@ fn set(name: &str) -> SetName {
 }
 
 /// A set of every kind and family, with three elements.
-fn shapes() -> Vec<(SetOp, Vec<Element>)> {
+fn shapes() -> Vec<(SetName, SetOp, Vec<Element>)> {
     let mut shapes = Vec::new();
     for (family, nets) in [
         (Family::V4, ["10.1.0.0/16", "10.2.3.4/32", "128.0.0.0/1"]),
@@ -40,17 +40,11 @@ fn shapes() -> Vec<(SetOp, Vec<Element>)> {
                     SetKind::NetPort => Element::NetPort(*net, protocol, 65535),
                 });
             let name = set(&format!("t{}", shapes.len()));
-            shapes.push((SetOp::Create(name, family, kind), elements.collect()));
+            let create = SetOp::Create(name.clone(), family, kind);
+            shapes.push((name, create, elements.collect()));
         }
     }
     shapes
-}
-
-fn name_of(create: &SetOp) -> SetName {
-    match create {
-        SetOp::Create(name, ..) => name.clone(),
-        other => unreachable!("{other}"),
-    }
 }
 
 fn wait<F: Future>(future: F) -> F::Output {
@@ -76,18 +70,16 @@ fn restore(ns: &Netns, ops: &[SetOp]) {
 #[ignore = "needs root: own network namespaces"]
 fn elements_of_every_kind_are_those_that_ipset_makes() {
     let (ours, theirs) = (Netns::new(), Netns::new());
-    let creates: Vec<SetOp> = shapes().into_iter().map(|(create, _)| create).collect();
+    let creates: Vec<SetOp> = shapes().into_iter().map(|(_, create, _)| create).collect();
     restore(&ours, &creates);
     restore(&theirs, &creates);
-    let adds = shapes().into_iter().flat_map(|(create, elements)| {
-        let name = name_of(&create);
-        elements
-            .into_iter()
-            .map(move |e| SetOp::Add(name.clone(), e))
+    let adds = shapes().into_iter().flat_map(|(name, _, elements)| {
+        let add = move |element| SetOp::Add(name.clone(), element);
+        elements.into_iter().map(add)
     });
     let dels = shapes()
         .into_iter()
-        .map(|(create, elements)| SetOp::Del(name_of(&create), elements[1]));
+        .map(|(name, _, elements)| SetOp::Del(name, elements[1]));
     for ops in [adds.collect::<Vec<_>>(), dels.collect()] {
         restore(&theirs, &ops);
         let (lines, count) = (ops.clone(), ops.len());
