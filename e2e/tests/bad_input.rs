@@ -10,7 +10,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 use weft_crds::{Condition, ConditionStatus, IPPool, WeftNetwork, WeftNode, condition};
-use weft_e2e::{Flow, Lab, Plan, Scenario, eventually, policy::ingress, scenario};
+use weft_e2e::{Flow, Lab, Scenario, eventually, policy::ingress, scenario};
 
 /// How long a condition may take to appear.
 const TOLD: Duration = Duration::from_secs(30);
@@ -57,8 +57,9 @@ async fn pool_that_overlaps_says_with_what_and_the_default_keeps_working() {
         let default = pools(s).get("default").await?.status.unwrap_or_default();
         let ready = condition(&default.conditions, "Ready").context("default: no Ready")?;
         ensure!(ready.status == ConditionStatus::True, "default: {ready:?}");
-        let [pod] = s.start([Plan::new("still").on(&n1)]).await?;
-        s.expect(&[Flow::new(&pod, &pod, true)]).await
+        let [a, b] = s.start_on_two_nodes(["a", "b"]).await?;
+        s.expect(&[Flow::new(&a, &b, true), Flow::new(&b, &a, true)])
+            .await
     })
     .await;
 }

@@ -88,10 +88,11 @@ async fn multicast_and_broadcast_reach_pods_of_other_nodes() {
     scenario("multicast_and_broadcast", async |s| {
         let [sender, near, far] = s.start_near_and_far("sender").await?;
         let subnet = pool_cidr(s).await?;
+        // Each with its own port: a sender goes on for a while after it was heard.
         let groups = [
             "239.1.2.3:9000".to_owned(),
-            format!("{}:9000", subnet.broadcast()),
-            "255.255.255.255:9000".to_owned(),
+            format!("{}:9001", subnet.broadcast()),
+            "255.255.255.255:9002".to_owned(),
         ];
         for group in &groups {
             let listen = async |pod: &Running| -> anyhow::Result<Value> {

@@ -113,8 +113,7 @@ async fn pods_start_and_stop_while_the_router_is_killed() {
 async fn nodes_can_join_and_leave() {
     scenario("nodes", async |s| {
         let lab = Lab::new(&s.settings).await?;
-        let [n1, _] = s.two_nodes().await?;
-        let [old] = s.start([Plan::new("old").on(&n1)]).await?;
+        let [old, far] = s.start_on_two_nodes(["old", "far"]).await?;
         let mut removed = Vec::new();
         for round in ["first", "second"] {
             let node = s.add_node(&lab).await?;
@@ -128,7 +127,8 @@ async fn nodes_can_join_and_leave() {
             forget_node(s, node).await?;
         }
         // The others did not notice.
-        s.expect(&[Flow::new(&old, &old, true)]).await
+        s.expect(&[Flow::new(&old, &far, true), Flow::new(&far, &old, true)])
+            .await
     })
     .await;
 }
