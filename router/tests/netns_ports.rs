@@ -7,6 +7,7 @@ use std::{
     future::Future,
     net::IpAddr,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use weft_fabric::{Change, Delta, PodPort, PortRules, TABLE_KEY};
@@ -14,7 +15,7 @@ use weft_netfilter::{
     exec::NfSocket,
     nfnetlink::{ElementChange, Transaction},
 };
-use weft_netlink::{IfName, MacAddr};
+use weft_netlink::{IfName, MacAddr, RuleEvents};
 use weft_router::kernel::{Pods, PortTable, Ports};
 use weft_testkit::netns::Netns;
 
@@ -207,4 +208,27 @@ fn fifty_adds_at_once_and_passes_between_them_leave_every_port_open() {
     });
     let all = rules(1..=50, &["192.0.2.1"]);
     assert_eq!(listed(&ns), whole(&all));
+}
+
+#[test]
+#[ignore = "needs root: own network namespaces"]
+fn a_change_of_ones_own_is_no_news_and_that_of_others_is() {
+    let ns = Netns::new();
+    let (news, foreign) = in_ns(&ns, || async {
+        let mut table = PortTable::new(true);
+        table.apply(&rules([3], &[]), false).await.unwrap();
+        let own = table.netlink_port();
+        assert!(own.is_some(), "there is a socket");
+        let mut events = RuleEvents::subscribe(&[TABLE_KEY.0], own).unwrap();
+        // The kernel queues the events of a change before it acknowledges it.
+        let moment = Duration::from_millis(50);
+        table.apply(&rules([3, 5], &[]), false).await.unwrap();
+        let news = tokio::time::timeout(moment, events.changed()).await.ok();
+        // Another socket is somebody else.
+        let mut other = PortTable::new(true);
+        other.apply(&rules([3, 5], &[]), false).await.unwrap();
+        let foreign = tokio::time::timeout(moment, events.changed()).await.ok();
+        (news, foreign)
+    });
+    assert_eq!((news, foreign), (None, Some(true)));
 }

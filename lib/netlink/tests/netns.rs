@@ -257,7 +257,8 @@ fn a_change_of_rules_is_announced() {
     let ns = Netns::new();
     let name = ns.name().to_owned();
     let seen = in_ns(&ns, move || async move {
-        let mut events = weft_netlink::RuleEvents::subscribe().unwrap();
+        // NFPROTO_INET.
+        let mut events = weft_netlink::RuleEvents::subscribe(&[1], None).unwrap();
         #[allow(clippy::disallowed_methods, reason = "tests run nft(8)")]
         let nft = std::process::Command::new("nft")
             .args(["add", "table", "inet", &name.replace('-', "_")])
