@@ -28,6 +28,8 @@ mod nodes;
 mod pools;
 mod rows;
 mod run;
+#[cfg(test)]
+mod scripted;
 mod stores;
 mod table;
 mod uninstall;

@@ -9,6 +9,8 @@ use k8s_openapi::api::{
 };
 use weft_ipam::claim::NodeRef;
 
+use crate::nodes::condition::NETWORK_UNAVAILABLE;
+
 /// Pods of a node that does not say how many it can run (the kubelet's default).
 const DEFAULT_PODS: u32 = 110;
 
@@ -55,7 +57,7 @@ impl NodeRow {
                 .and_then(|a| a.get("pods")?.0.parse().ok())
                 .unwrap_or(DEFAULT_PODS),
             ready: condition("Ready") == Some(true),
-            network_unavailable: condition("NetworkUnavailable"),
+            network_unavailable: condition(NETWORK_UNAVAILABLE),
             deleting: node.metadata.deletion_timestamp.is_some(),
         }
     }

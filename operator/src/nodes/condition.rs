@@ -7,6 +7,11 @@ use weft_crds::{Condition, ConditionStatus, WeftNode, condition, set_condition};
 
 use crate::rows::NodeRow;
 
+/// Type of the condition on a Node.
+pub(crate) const NETWORK_UNAVAILABLE: &str = "NetworkUnavailable";
+/// Reasons of it that we write, while it is `False` and `True`: by them we know it as ours.
+pub(crate) const REASONS: [&str; 2] = ["WeftIsUp", "WeftNotReady"];
+
 /// Type of the condition on a WeftNode whose Node has no InternalIP.
 pub(crate) const ADDRESSES: &str = "Addresses";
 
