@@ -30,6 +30,7 @@ mod rows;
 mod run;
 #[cfg(test)]
 mod scripted;
+mod slim;
 mod stores;
 mod table;
 mod uninstall;

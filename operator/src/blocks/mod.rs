@@ -20,7 +20,6 @@ use std::{
     time::Duration,
 };
 
-use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{Api, Client, ResourceExt, api::ListParams};
 use weft_crds::{
     BlockName, BlockNode, BlockPhase, IPBlock, IPBlockSpec, IPBlockStatus, IPPool, PoolPhase,
@@ -38,6 +37,7 @@ use crate::{
     clock,
     looping::{Error, Tried},
     rows::{NodeRow, PodRow},
+    slim::{Node, Pod},
     stores::Stores,
 };
 
