@@ -116,6 +116,17 @@ pub(crate) fn arp(op: u8, hw: MacAddr, ip: IpAddr, target: IpAddr) -> Vec<u8> {
     p
 }
 
+/// An IPv6 packet that carries nothing (next header 59).
+pub(crate) fn empty6(from: IpAddr, to: IpAddr) -> Vec<u8> {
+    let (IpAddr::V6(from), IpAddr::V6(to)) = (from, to) else {
+        panic!("both are of IPv6")
+    };
+    let mut p = vec![0x60, 0, 0, 0, 0, 0, 59, 64];
+    p.extend(from.octets());
+    p.extend(to.octets());
+    p
+}
+
 /// An ICMPv6 message of neighbour discovery with one option; the marker counts as trailer.
 pub(crate) fn ndp(from: IpAddr, kind: u8, target: IpAddr, option: u8, hw: MacAddr) -> Vec<u8> {
     let (IpAddr::V6(from), IpAddr::V6(target)) = (from, target) else {

@@ -176,6 +176,39 @@ fn only_frames_with_the_ports_identity_pass() {
     assert_eq!(wrong, [""; 0]);
 }
 
+/// Policies judge by the addresses that the pod was given: what a pod says under, or to, an address
+/// of another kind would pass all of them.
+#[test]
+#[ignore = "needs root: own network namespaces"]
+fn link_local_addresses_are_for_neighbour_discovery_alone() {
+    use crate::frames::{arrives, empty6, ethernet};
+
+    let world = World::new();
+    let pods = ["10.32.1.10", "10.32.1.11"];
+    settle(&world.n1, input(1, &pods));
+    let a = plug(&world.n1, pods[0]);
+    let b = plug(&world.n1, pods[1]);
+    settle(&world.n1, input(1, &pods));
+    pings(&a, "fd00:10:0:1::b");
+
+    let [mac_a, mac_b] = pods.map(|p| MacAddr::of_pod(ip(p)));
+    let [a6, b6] = pods.map(|p| v6_of(ip(p)));
+    let (local_a, local_b) = (ip("fe80::858:aff:fe20:10a"), ip("fe80::858:aff:fe20:10b"));
+    for (from, to, passes) in [
+        (a6, b6, true),
+        (local_a, b6, false),
+        (a6, local_b, false),
+        (local_a, local_b, false),
+    ] {
+        let frame = ethernet(mac_b, mac_a, 0x86dd, &empty6(from, to));
+        assert_eq!(arrives(&a, &b, frame), passes, "{from} to {to}");
+    }
+    never_pings(&a, "fe80::858:aff:fe20:10b%eth0");
+    // Neighbour discovery starts from nothing again.
+    a.sh("ip -6 neigh flush dev eth0");
+    pings(&a, "fd00:10:0:1::b");
+}
+
 #[test]
 #[ignore = "needs root: own network namespaces"]
 fn pods_cannot_speak_to_the_fabric_ports_of_nodes() {
