@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use k8s_openapi::{
-    api::{apps::v1::DaemonSet, core::v1::Namespace},
+    api::{
+        apps::v1::DaemonSet,
+        core::v1::{Namespace, Node},
+    },
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
 use kube::{Api, ResourceExt, api::ListParams};
@@ -210,6 +213,7 @@ async fn clean(s: &Scenario, lab: &Lab, nodes: &[String], pods: &[&str]) -> anyh
     })
     .await?;
     nothing_terminates(s).await?;
+    no_node_says_weft_is_up(s).await?;
     for node in nodes {
         eventually(
             Duration::from_secs(30),
@@ -256,4 +260,20 @@ async fn nothing_terminates(s: &Scenario) -> anyhow::Result<()> {
         },
     )
     .await
+}
+
+/// Nobody would keep the condition true.
+async fn no_node_says_weft_is_up(s: &Scenario) -> anyhow::Result<()> {
+    let nodes = Api::<Node>::all(s.cluster.client.clone())
+        .list(&ListParams::default())
+        .await?;
+    for node in nodes {
+        let name = node.name_any();
+        let conditions = node.status.and_then(|s| s.conditions).unwrap_or_default();
+        let left = conditions
+            .iter()
+            .find(|c| c.reason.as_deref().is_some_and(|r| r.starts_with("Weft")));
+        ensure!(left.is_none(), "left on Node {name}: {left:?}");
+    }
+    Ok(())
 }

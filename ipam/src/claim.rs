@@ -100,7 +100,8 @@ pub enum Grant {
 }
 
 /// Decides whether `node` gets one more block of `pool` in `family`. Call again after each
-/// `Create`, with the new block in `blocks`.
+/// `Create`, with the new block in `blocks`; for many nodes at once, the parts ([`holds_enough`],
+/// [`crate::pool::FreeBlocks`], [`next_epoch`]) say the same at the cost of one look at `blocks`.
 ///
 /// `wanted` is the number of addresses the node should be able to give out: its
 /// `status.allocatable.pods`, one for the gateway, and the head room the caller wants. `blocks` are
@@ -115,14 +116,7 @@ pub fn decide_block(
     blocks: &[BlockView],
     now: u64,
 ) -> Grant {
-    let held = blocks
-        .iter()
-        .filter(|b| b.pool == pool.name() && crate::pool::family(b.cidr) == family)
-        .filter(|b| b.counts_for(node))
-        .map(|b| pool.usable_in(b.cidr))
-        .fold(0, u128::saturating_add);
-    // A node keeps one block even if it wants nothing now.
-    if held >= wanted.max(1) {
+    if holds_enough(pool, family, node, wanted, blocks) {
         return Grant::Enough;
     }
     let existing: Vec<IpNet> = blocks.iter().map(|b| b.cidr).collect();
@@ -130,6 +124,25 @@ pub fn decide_block(
         cidr,
         epoch: next_epoch(blocks, now),
     })
+}
+
+/// Whether the blocks that `node` has among `blocks` hold `wanted` addresses of a pool and family.
+#[must_use]
+pub fn holds_enough(
+    pool: &Pool,
+    family: Family,
+    node: &NodeRef,
+    wanted: u128,
+    blocks: &[BlockView],
+) -> bool {
+    let held = blocks
+        .iter()
+        .filter(|b| b.pool == pool.name() && crate::pool::family(b.cidr) == family)
+        .filter(|b| b.counts_for(node))
+        .map(|b| pool.usable_in(b.cidr))
+        .fold(0, u128::saturating_add);
+    // A node keeps one block even if it wants nothing now.
+    held >= wanted.max(1)
 }
 
 /// An epoch that is above those of every block that exists and, as long as the clock goes forward,

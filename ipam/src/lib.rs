@@ -2,7 +2,7 @@
 //! node's allocator with its durable log, and the garbage collector's decisions.
 //!
 //! ```text
-//! operator:  pool::choose_free_block -> claim::decide_block   (IPBlock Pending)
+//! operator:  pool::FreeBlocks -> claim::decide_block          (IPBlock Pending)
 //! node:      claim::confirm                                   (IPBlock Confirmed)
 //!            node::Allocator::set_blocks -> reserve/release   (log::LogStore, durable)
 //!            gc::sweep -> gc::recheck -> Allocator::release_if
@@ -11,8 +11,11 @@
 //! Everything here is pure: time is an argument (`now`, whole seconds since the Unix epoch: the
 //! cool-down of an address outlives a restart, so it cannot be a monotonic clock), durable storage
 //! is the trait [`log::LogStore`]. The crate must not know Kubernetes, netlink, a clock or the
-//! environment. The directory adapter stands behind the feature `file`.
+//! environment. The directory adapter stands behind the feature `file`, reading an `IPBlock` behind
+//! `api`.
 
+#[cfg(feature = "api")]
+mod api;
 pub mod choice;
 pub mod claim;
 #[cfg(feature = "file")]

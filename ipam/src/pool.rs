@@ -3,6 +3,7 @@
 //!
 //! Nothing here enumerates a pool: an IPv6 pool may hold 2^74 blocks. Address sets are intervals.
 
+mod free;
 mod span;
 #[cfg(test)]
 mod tests;
@@ -12,6 +13,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+pub use free::FreeBlocks;
 use span::{Span, measure, merge};
 
 /// IP family.
@@ -268,53 +270,10 @@ impl Pool {
     }
 }
 
-/// The first block of the pool, in the order of its CIDRs and then of addresses, that overlaps no
-/// block of `existing` and has a usable address. `existing` may hold blocks of any size and of
-/// other pools, and single-address grants. Cost: a sort of `existing`, whatever the pool's size.
+/// The first of [`FreeBlocks`]. For more than one, ask those.
 #[must_use]
 pub fn choose_free_block(pool: &Pool, family: Family, existing: &[IpNet]) -> Option<IpNet> {
-    let prefix = pool.block_prefix(family);
-    let step = block_size(family, prefix);
-    let taken = merge(
-        existing
-            .iter()
-            .chain(&pool.exclude)
-            .filter(|net| self::family(**net) == family)
-            // An exclusion smaller than a block leaves the block usable; existing ones never do.
-            .filter(|net| existing.contains(net) || net.prefix_len() <= prefix)
-            .map(|net| Span::of(*net)),
-    );
-    for cidr in pool.cidrs.iter().filter(|c| self::family(**c) == family) {
-        let all = Span::of(*cidr);
-        let mut at = all.first;
-        let mut ahead = taken.iter().skip_while(|s| s.last < all.first).peekable();
-        loop {
-            let end = at + (step - 1);
-            while ahead.next_if(|s| s.last < at).is_some() {}
-            let next = match ahead.peek() {
-                Some(span) if span.first <= end => span.last.max(end),
-                _ => {
-                    let block = net_at(family, at, prefix);
-                    if pool.usable_in(block) > 0 {
-                        return Some(block);
-                    }
-                    end
-                }
-            };
-            // Align up to the block that starts behind `next`.
-            let Some(start) = (next / step)
-                .checked_add(1)
-                .and_then(|n| n.checked_mul(step))
-            else {
-                break;
-            };
-            if start > all.last {
-                break;
-            }
-            at = start;
-        }
-    }
-    None
+    FreeBlocks::new(pool, family, existing.iter().copied()).next()
 }
 
 /// The address `weave` gets from the node's first block: the first usable one of it. `exclude` is

@@ -84,6 +84,9 @@ pub(crate) struct Health {
 
 #[derive(Debug, Args)]
 pub(crate) struct Uninstall {
+    /// Namespace of weft.
+    #[arg(long, env = "WEFT_NAMESPACE", default_value = "kube-system")]
+    pub(crate) namespace: String,
     /// After this time finalizers are stripped.
     #[arg(long, default_value = "60s", value_parser = seconds)]
     pub(crate) timeout: Duration,

@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use crate::{
     api::{CRDS, apply},
     looping::{Error, Tried},
+    uninstall::mark::Mark,
 };
 
 const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
@@ -26,7 +27,10 @@ pub(crate) fn is_ours(crd: &CustomResourceDefinition) -> bool {
 
 /// Applies every definition and waits until the API server serves it. One that somebody else
 /// manages (the chart `weft-crds`, GitOps) is left as it is, as are all without `manage`.
-pub(crate) async fn install(client: &Client, manage: bool) -> Result<(), Error> {
+///
+/// # Errors
+/// [`Error::Uninstalling`]: nothing is installed any more.
+pub(crate) async fn install(client: &Client, manage: bool, mark: &Mark) -> Result<(), Error> {
     let api = Api::<CustomResourceDefinition>::all(client.clone());
     for mut crd in weft_crds::all() {
         let name = crd.name_any();
@@ -42,7 +46,7 @@ pub(crate) async fn install(client: &Client, manage: bool) -> Result<(), Error> 
             tracing::info!(crd = name, by, "managed by somebody else, left as it is");
         } else {
             crd.labels_mut().insert(MANAGED_BY.into(), OPERATOR.into());
-            apply(&api, CRDS, &crd).await?;
+            mark.unless_left(apply(&api, CRDS, &crd)).await?;
         }
         let waiting = await_condition(api.clone(), &name, is_crd_established());
         match timeout(ESTABLISHED, waiting).await {

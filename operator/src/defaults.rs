@@ -16,6 +16,7 @@ use crate::{
     api::{CONFIG, named},
     events::Events,
     looping::Error,
+    uninstall::mark::Mark,
 };
 
 /// Contents of `/etc/weft/config.json`. The specs are kept as they are written: only fields that
@@ -52,7 +53,7 @@ pub(crate) fn read(path: &Path) -> anyhow::Result<Config> {
     })
 }
 
-fn parse(text: &[u8]) -> Result<Config, serde_json::Error> {
+pub(crate) fn parse(text: &[u8]) -> Result<Config, serde_json::Error> {
     serde_json::from_slice(text)
 }
 
@@ -62,6 +63,7 @@ pub(crate) async fn apply(
     namespace: &str,
     config: &Config,
     events: &Events,
+    mark: &Mark,
 ) -> Result<(), Error> {
     // Where the values arrive: what is wrong with them is said there.
     let map = ObjectReference {
@@ -73,15 +75,12 @@ pub(crate) async fn apply(
     };
     let mut errors = Vec::new();
     if config.network.is_object() {
-        let result = one::<WeftNetwork>(client, DEFAULT_NAME, &config.network, events, &map).await;
-        errors.extend(result.err());
+        let network = one::<WeftNetwork>(client, DEFAULT_NAME, &config.network, events, &map);
+        errors.extend(mark.unless_left(network).await.err());
     }
     for pool in &config.pools {
-        errors.extend(
-            one::<IPPool>(client, &pool.name, &pool.spec, events, &map)
-                .await
-                .err(),
-        );
+        let pool = one::<IPPool>(client, &pool.name, &pool.spec, events, &map);
+        errors.extend(mark.unless_left(pool).await.err());
     }
     Error::join(errors)
 }

@@ -30,6 +30,9 @@ pub(crate) enum Error {
     /// Several things failed; the rest was done.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Several(Vec<Error>),
+    /// An uninstall has begun: what would bring weft back is not done.
+    #[error("{0}")]
+    Uninstalling(String),
     /// Anything that is not the API.
     #[error("{0}")]
     Other(String),
@@ -61,6 +64,7 @@ impl Error {
             },
             Self::Api { .. } => "transport",
             Self::Several(errors) => errors.first().map_or("other", Self::class),
+            Self::Uninstalling(_) => "uninstalling",
             Self::Other(_) => "other",
         }
     }

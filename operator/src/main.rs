@@ -28,6 +28,9 @@ mod nodes;
 mod pools;
 mod rows;
 mod run;
+#[cfg(test)]
+mod scripted;
+mod slim;
 mod stores;
 mod table;
 mod uninstall;

@@ -3,11 +3,13 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use k8s_openapi::api::{
-    apps::v1::DaemonSet,
-    core::v1::{Node, Pod},
-};
+use k8s_openapi::api::apps::v1::DaemonSet;
 use weft_ipam::claim::NodeRef;
+
+use crate::{
+    nodes::condition::NETWORK_UNAVAILABLE,
+    slim::{Node, Pod},
+};
 
 /// Pods of a node that does not say how many it can run (the kubelet's default).
 const DEFAULT_PODS: u32 = 110;
@@ -31,7 +33,7 @@ pub(crate) struct NodeRow {
 
 impl NodeRow {
     pub(crate) fn from_node(node: &Node) -> Self {
-        let status = node.status.clone().unwrap_or_default();
+        let status = &node.status;
         let condition = |type_: &str| {
             let list = status.conditions.iter().flatten();
             list.filter(|c| c.type_ == type_)
@@ -52,10 +54,10 @@ impl NodeRow {
             pods: status
                 .allocatable
                 .as_ref()
-                .and_then(|a| a.get("pods")?.0.parse().ok())
+                .and_then(|a| a.pods.as_ref()?.parse().ok())
                 .unwrap_or(DEFAULT_PODS),
             ready: condition("Ready") == Some(true),
-            network_unavailable: condition("NetworkUnavailable"),
+            network_unavailable: condition(NETWORK_UNAVAILABLE),
             deleting: node.metadata.deletion_timestamp.is_some(),
         }
     }
@@ -73,18 +75,13 @@ pub(crate) struct PodRow {
 
 impl PodRow {
     pub(crate) fn from_pod(pod: &Pod) -> Self {
-        let spec = pod.spec.as_ref();
-        let status = pod.status.as_ref();
-        let phase = status.and_then(|s| s.phase.as_deref());
-        let addresses = status
-            .and_then(|s| s.pod_ips.as_ref())
-            .into_iter()
-            .flatten();
+        let phase = pod.status.phase.as_deref();
+        let addresses = pod.status.pod_ips.iter().flatten();
         Self {
-            node: spec.and_then(|s| s.node_name.clone()).unwrap_or_default(),
+            node: pod.spec.node_name.clone().unwrap_or_default(),
             addresses: addresses.filter_map(|a| a.ip.parse().ok()).collect(),
             live: !matches!(phase, Some("Succeeded" | "Failed")),
-            host_network: spec.and_then(|s| s.host_network).unwrap_or_default(),
+            host_network: pod.spec.host_network.unwrap_or_default(),
         }
     }
 }

@@ -31,10 +31,13 @@ use crate::{
     pools::Pools,
     stores::{Stores, Wakes},
     table::Wake,
+    uninstall::mark::{self, Mark},
 };
 
 /// Name of the Lease.
 const LEASE: &str = "weft-operator";
+/// How often an operator that finds an uninstall under way looks whether it was called off.
+const MARKED_LOOK: Duration = Duration::from_secs(30);
 /// Longest time one reconcile may take.
 const LIMIT: Duration = Duration::from_mins(1);
 
@@ -134,10 +137,21 @@ async fn lead(
         facts(&client, options).await
     })
     .await;
-    retry("cannot install the CustomResourceDefinitions", async || {
-        crds::install(&client, options.manage_crds).await
-    })
-    .await;
+    let mark = Mark::new(&client, &options.namespace);
+    let install = async || {
+        retry("cannot install the CustomResourceDefinitions", async || {
+            match crds::install(&client, options.manage_crds, &mark).await {
+                // The controllers run all the same: what is being deleted needs them.
+                Err(Error::Uninstalling(why)) => {
+                    tracing::warn!("{why}");
+                    Ok(false)
+                }
+                result => result.map(|()| true),
+            }
+        })
+        .await
+    };
+    let mut installed = install().await;
 
     let services = Arc::new(ServiceRange::default());
     let nodes = Nodes {
@@ -165,8 +179,12 @@ async fn lead(
         options.reclaim_grace,
     );
     let configuring = async {
+        while !installed {
+            tokio::time::sleep(MARKED_LOOK).await;
+            installed = install().await;
+        }
         retry("cannot apply the configuration", async || {
-            defaults::apply(&client, &options.namespace, &config, &events).await
+            defaults::apply(&client, &options.namespace, &config, &events, &mark).await
         })
         .await;
         tracing::info!("configuration applied");
@@ -249,7 +267,7 @@ async fn facts(client: &Client, options: &args::Run) -> Result<Facts, Error> {
 /// The Lease goes away with the operator's ServiceAccount, that is at uninstall. Best effort.
 async fn lease_owner(client: &Client, namespace: &str) -> Vec<OwnerReference> {
     let api = Api::<ServiceAccount>::namespaced(client.clone(), namespace);
-    match tokio::time::timeout(LIMIT, api.get_opt(LEASE)).await {
+    match tokio::time::timeout(LIMIT, api.get_opt(mark::ACCOUNT)).await {
         Ok(Ok(Some(account))) => account.owner_ref(&()).into_iter().collect(),
         _ => Vec::new(),
     }
@@ -286,6 +304,6 @@ pub(crate) async fn uninstall(options: &args::Uninstall) -> anyhow::Result<()> {
     let client = Client::try_default()
         .await
         .context("no way to the Kubernetes API: run in a pod, or set KUBECONFIG")?;
-    crate::uninstall::run(&client, options.timeout).await?;
+    crate::uninstall::run(&client, &options.namespace, options.timeout).await?;
     Ok(())
 }

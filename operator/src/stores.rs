@@ -5,7 +5,7 @@ use std::sync::Arc;
 use k8s_openapi::api::{
     admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding},
     apps::v1::DaemonSet,
-    core::v1::{ConfigMap, Node, Pod, ServiceAccount},
+    core::v1::{ConfigMap, ServiceAccount},
     rbac::v1::{ClusterRole, ClusterRoleBinding},
 };
 use kube::{
@@ -19,6 +19,7 @@ use weft_crds::{DEFAULT_NAME, IPBlock, IPPool, PeerSlice, WeftNetwork, WeftNode}
 
 use crate::{
     rows::{DaemonSetRow, NodeRow, PodRow},
+    slim::{Node, Pod},
     table::{Table, Wake, follow},
 };
 

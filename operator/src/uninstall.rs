@@ -1,10 +1,14 @@
 //! `weft-operator uninstall`: the pre-delete hook. Deletes our objects while the operator is alive
 //! to act on their finalizers, waits with a limit, and strips what is left, so that neither a
-//! custom resource nor its definition ever hangs in Terminating.
+//! custom resource nor its definition ever hangs in Terminating. It leaves a [`mark`], so that no
+//! operator that starts before helm deletes it brings anything back.
 #![allow(
     clippy::print_stdout,
     reason = "progress for the person who runs the hook"
 )]
+
+pub(crate) mod mark;
+mod nodes;
 
 use std::{fmt::Debug, time::Duration};
 
@@ -23,14 +27,17 @@ use crate::{
     crds::is_ours,
     looping::{Error, Tried},
 };
+use mark::{Mark, SETTLED};
 
 const POLL: Duration = Duration::from_millis(500);
 /// Of the time limit, what is kept for everything after the nodes were cleaned.
 const RESERVE: Duration = Duration::from_secs(15);
 
 /// Removes every object of weft that the chart does not hold.
-pub(crate) async fn run(client: &Client, limit: Duration) -> Result<(), Error> {
+pub(crate) async fn run(client: &Client, namespace: &str, limit: Duration) -> Result<(), Error> {
     let end = Instant::now() + limit;
+    let operators = Mark::new(client, namespace).leave().await?;
+    let settled = Instant::now() + SETTLED;
     // The network first: without it the operator grants and publishes nothing any more, and its
     // finalizer means that the nodes are clean.
     kind::<WeftNetwork>(client, end - RESERVE.min(limit / 2)).await?;
@@ -40,6 +47,14 @@ pub(crate) async fn run(client: &Client, limit: Duration) -> Result<(), Error> {
     kind::<IPPool>(client, end).await?;
     kind::<WeftNode>(client, end).await?;
     kind::<PeerSlice>(client, end).await?;
+    let released = nodes::release(client).await?;
+    println!("condition NetworkUnavailable: removed from {released} nodes");
+    if operators && Instant::now() < settled {
+        println!("waiting for what an operator may have on its way");
+        tokio::time::sleep_until(settled).await;
+        kind::<WeftNetwork>(client, end).await?;
+        kind::<IPPool>(client, end).await?;
+    }
     let api = Api::<CustomResourceDefinition>::all(client.clone());
     for crd in weft_crds::all() {
         let name = crd.name_any();

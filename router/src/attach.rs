@@ -6,14 +6,12 @@ use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Pod;
 use weft_fabric::names::WEAVE;
 use weft_ipam::{
-    gc::{Evidence, Suspects, Verdict, judge, not_listed},
+    gc::not_listed,
     node::{Durability, Reservation, ReserveError},
-    sighting::Patience,
 };
-use weft_netlink::{Kernel, MacAddr, Netlink, Owner};
+use weft_netlink::MacAddr;
 use weft_socket::{
     AddReply, AddRequest, AttachmentId, ErrorReply, GcReply, GcRequest, NpcRequest, PodRef, code,
-    tombstone,
 };
 
 use crate::{
@@ -256,7 +254,7 @@ pub(crate) async fn del(shared: &Arc<Shared>, id: &AttachmentId) -> Result<(), E
 }
 
 /// After a release: policy, port rules and flows of the addresses.
-async fn gone(shared: &Arc<Shared>, reservation: &Reservation) {
+pub(crate) async fn gone(shared: &Arc<Shared>, reservation: &Reservation) {
     let ports = Arc::clone(shared);
     tokio::spawn(async move {
         if let Err(why) = ports.bring_ports().await {
@@ -294,84 +292,4 @@ pub(crate) async fn gc(shared: &Arc<Shared>, request: &GcRequest) -> GcReply {
         }
     }
     reply
-}
-
-/// Carries out the DELs that the plugin could not bring to us.
-pub(crate) async fn replay_tombstones(shared: &Arc<Shared>) {
-    let stones = match tombstone::list(&shared.del_dir) {
-        Ok(stones) => stones,
-        Err(error) => {
-            tracing::warn!(dir = %shared.del_dir.display(), %error, "Cannot read tombstones");
-            return;
-        }
-    };
-    for stone in stones {
-        match del(shared, &stone.id).await {
-            Ok(()) => {
-                if let Err(error) = stone.remove() {
-                    tracing::warn!(path = %stone.path.display(), %error, "Cannot remove a tombstone");
-                }
-            }
-            Err(error) => tracing::warn!(%error, "Cannot carry out a DEL that was left to us"),
-        }
-    }
-}
-
-/// One sweep of the garbage collector: reservations whose host end is gone, seen twice and looked at
-/// once more, are taken back (a DEL that never came, an ADD that died half-way).
-///
-/// # Errors
-/// The kernel's links cannot be listed: then nothing is known and nothing is taken back.
-pub(crate) async fn collect(
-    shared: &Arc<Shared>,
-    suspects: &mut Suspects,
-) -> Result<(), weft_netlink::Error> {
-    // Reservations first, evidence after: the other way round frees those that came in between.
-    let reservations = shared.reservations();
-    let links = host_links(shared).await?;
-    let now = clock::now();
-    let looks = reservations.iter().map(|r| (r, evidence(&links, r)));
-    let ripe = suspects.sweep(looks, now, Patience::default());
-    if ripe.is_empty() {
-        return Ok(());
-    }
-    let links = host_links(shared).await?;
-    for reservation in reservations.iter().filter(|r| ripe.contains(&r.seq)) {
-        if judge(reservation, evidence(&links, reservation), now) != Verdict::Leaked {
-            continue;
-        }
-        let released =
-            tokio::task::block_in_place(|| shared.ipam().release_if(reservation.seq, now));
-        if let Some(released) = released.reservation {
-            tracing::info!(
-                container = released.id.container_id,
-                addresses = ?released.addresses,
-                "Took back addresses of an attachment that has no link"
-            );
-            gone(shared, &released).await;
-        }
-    }
-    Ok(())
-}
-
-async fn host_links(shared: &Shared) -> Result<BTreeSet<String>, weft_netlink::Error> {
-    let kernel = Kernel::connect().map_err(|e| weft_netlink::Error {
-        action: "open a netlink socket".to_owned(),
-        cause: e.to_string(),
-        errno: e.raw_os_error(),
-    })?;
-    let owner = Owner::new(&shared.config.cluster_id);
-    let network = kernel.dump().await?;
-    let ours = network.links.iter();
-    Ok(ours
-        .filter(|(_, link)| owner.container_of(link).is_some())
-        .map(|(name, _)| name.to_string())
-        .collect())
-}
-
-fn evidence(links: &BTreeSet<String>, reservation: &Reservation) -> Evidence {
-    let name = link_of(&reservation.id.container_id, &reservation.id.ifname);
-    Evidence {
-        host_link: Some(links.contains(&name)),
-    }
 }

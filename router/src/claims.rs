@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use weft_crds::{BlockPhase, IPBlock};
 use weft_ipam::{
-    claim::{BlockView, Claim, NodeRef, Phase, Return, confirm, decide_return},
+    claim::{BlockView, Claim, NodeRef, Return, confirm, decide_return},
     sighting::{Patience, Sighting},
 };
 
@@ -67,15 +67,15 @@ async fn pass(shared: &Shared, api: &Api<IPBlock>, report: bool, empty: &mut Emp
         uid: node.uid().unwrap_or_default(),
     };
     let mut complete = true;
+    let counts = shared.ipam().counts(clock::now());
     for block in shared.stores.blocks.state() {
-        let Some(view) = view(&block) else {
+        let Some(view) = BlockView::of(&block) else {
             tracing::warn!(
                 block = block.name_any(),
                 "The CIDR of a block cannot be read"
             );
             continue;
         };
-        let counts = shared.ipam().counts(clock::now());
         let counts = counts.get(&view.cidr).copied().unwrap_or_default();
         let used = counts.used;
         let (phase, epoch) = match confirm(&view, &me) {
@@ -145,28 +145,11 @@ fn returns(shared: &Shared, block: &BlockView, busy: u32, empty: &mut Empty) -> 
             empty.insert(block.cidr, sighting);
             false
         }
-        Return::Give => true,
+        // `busy` is as old as the pass, which waits for the API between two blocks.
+        Return::Give => {
+            let counts = shared.ipam().counts(clock::now());
+            let counts = counts.get(&block.cidr).copied().unwrap_or_default();
+            counts.used + counts.cooling == 0
+        }
     }
-}
-
-fn view(block: &IPBlock) -> Option<BlockView> {
-    let status = block.status.clone().unwrap_or_default();
-    Some(BlockView {
-        cidr: block.spec.cidr.parse().ok()?,
-        pool: block.spec.pool.clone(),
-        node: NodeRef {
-            name: block.spec.node.name.clone(),
-            uid: block.spec.node.uid.clone(),
-        },
-        epoch: block.spec.epoch,
-        phase: match status.phase {
-            BlockPhase::Pending => Phase::Pending,
-            BlockPhase::Confirmed => Phase::Confirmed,
-            BlockPhase::Releasing => Phase::Releasing,
-        },
-        confirmed_uid: status.node_uid,
-        confirmed_epoch: status.epoch,
-        deleting: block.metadata.deletion_timestamp.is_some(),
-        used: status.used,
-    })
 }

@@ -10,7 +10,7 @@ use kube::ResourceExt;
 use weft_crds::{ConditionStatus, NodeConfig, Toggle, Underlay, condition};
 use weft_fabric::{Input, PodPort, names};
 use weft_ipam::{node::Reservation, pool::Pool};
-use weft_netlink::{IfName, MacAddr, Network};
+use weft_netlink::{IfName, MacAddr, Network, Owner};
 
 use crate::{stores::Stores, view::Verdict};
 
@@ -86,8 +86,13 @@ pub(crate) fn gather(
             port: fabric.port,
             control_port: fabric.control_port,
             underlay,
+            underlay_links: addresses
+                .iter()
+                .filter_map(|a| observed.link_of_address(*a).cloned())
+                .collect(),
             underlay_mtu,
             mtu: fabric.mtu,
+            pods_mtu: pods_mtu(observed, &Owner::new(&config.cluster_id)),
             gateways: parse_all(&weft_node.spec.gateways).into_iter().collect(),
             pools: pools(stores)
                 .iter()
@@ -135,6 +140,15 @@ pub(crate) fn pools(stores: &Stores) -> Vec<Pool> {
         .collect();
     pools.sort_by(|a, b| a.name().cmp(b.name()));
     pools
+}
+
+/// The host ends tell: both ends of a pod's veth get the MTU of its ADD.
+fn pods_mtu(observed: &Network, owner: &Owner) -> Option<u32> {
+    let links = observed.links.values();
+    links
+        .filter(|link| owner.container_of(link).is_some())
+        .filter_map(|link| link.mtu)
+        .max()
 }
 
 fn parse_all<T: std::str::FromStr>(words: &[String]) -> Vec<T> {

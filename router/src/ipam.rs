@@ -2,10 +2,11 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    net::{IpAddr, Ipv6Addr},
     path::Path,
 };
 
+use ipnet::IpNet;
 use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::LabelSelector};
 use kube::ResourceExt;
 use weft_crds::{ANNOTATION_POOLS, IPBlock, IPPool, PoolPhase};
@@ -19,7 +20,7 @@ use weft_ipam::{
 use weft_netlink::{FdbEntry, MacAddr, Network, Owner};
 use weft_socket::{AttachmentId, PodRef};
 
-use crate::stores::Stores;
+use crate::{kernel::attachments, stores::Stores};
 
 /// The allocator with its file.
 pub(crate) type NodeIpam = Allocator<FileStore>;
@@ -163,8 +164,8 @@ fn pod_of(pod: &PodRef) -> weft_ipam::node::Pod {
 }
 
 /// Pods that the kernel shows: links with our alias. Their addresses are those that the port table
-/// has for them (`listed`); where it has none, the static FDB entry tells the IPv4 address (`0a:58`)
-/// and the API the rest.
+/// has for them (`listed`); where it has none, the static FDB entry tells the first one (see
+/// [`address_of`]) and the API the rest.
 pub(crate) fn from_kernel(
     observed: &Network,
     owner: &Owner,
@@ -173,16 +174,19 @@ pub(crate) fn from_kernel(
     now: u64,
 ) -> Vec<Reservation> {
     let pods = stores.pods.state();
-    observed
-        .links
+    let blocks: Vec<IpNet> = stores
+        .blocks
+        .state()
         .iter()
-        .filter_map(|(name, link)| {
-            let container = owner.container_of(link)?;
-            let (container_id, ifname) = container.split_once('/').unwrap_or((container, "eth0"));
+        .filter_map(|b| b.spec.cidr.parse().ok())
+        .collect();
+    attachments(observed, owner)
+        .into_iter()
+        .filter_map(|(id, name)| {
             let mut addresses = listed.get(name.as_str()).cloned().unwrap_or_default();
             if addresses.is_empty() {
                 addresses.extend(observed.fdb.iter().find_map(|e| match e {
-                    FdbEntry::Port { link, mac } if link == name => address_of(*mac),
+                    FdbEntry::Port { link, mac } if *link == name => address_of(*mac, &blocks),
                     FdbEntry::Port { .. } | FdbEntry::Tunnel { .. } => None,
                 }));
             }
@@ -196,10 +200,7 @@ pub(crate) fn from_kernel(
             }
             Some(Reservation {
                 seq: 0,
-                id: Attachment {
-                    container_id: container_id.to_owned(),
-                    ifname: ifname.to_owned(),
-                },
+                id: attachment(&id),
                 pod: pod
                     .map(|p| weft_ipam::node::Pod {
                         namespace: p.namespace().unwrap_or_default(),
@@ -216,9 +217,24 @@ pub(crate) fn from_kernel(
         .collect()
 }
 
-fn address_of(mac: MacAddr) -> Option<IpAddr> {
+/// The address that a pod's MAC was made of ([`MacAddr::of_pod`]): IPv4 is all in it; of IPv6 it has
+/// the low 32 bits, and the rest is that of the one block of this node that they lie in.
+fn address_of(mac: MacAddr, blocks: &[IpNet]) -> Option<IpAddr> {
     match mac.0 {
         [0x0a, 0x58, a, b, c, d] => Some(IpAddr::from([a, b, c, d])),
+        [0x0a, 0x59, a, b, c, d] => {
+            let low = u128::from(u32::from_be_bytes([a, b, c, d]));
+            let mut found = blocks.iter().filter_map(|block| {
+                let IpNet::V6(block) = block else {
+                    return None;
+                };
+                let high = u128::from(block.network()) & !u128::from(u32::MAX);
+                let address = Ipv6Addr::from(high | low);
+                block.contains(&address).then_some(IpAddr::V6(address))
+            });
+            // Two would be a guess.
+            found.next().filter(|_| found.next().is_none())
+        }
         _ => None,
     }
 }
@@ -230,3 +246,6 @@ fn pod_addresses(pod: &Pod) -> BTreeSet<IpAddr> {
         .filter_map(|ip| ip.ip.parse().ok())
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! Makes the kernel hold a [`Fabric`]: dump, compare, apply, for each of the five places it lives
 //! in. Knows no Kubernetes; works in whatever network namespace it was made in.
 
+mod pods;
 mod ports;
 mod rules;
 mod shortcut;
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 use weft_fabric::Fabric;
 use weft_netlink::{FdbEntry, Foreign, IfName, MacAddr, Netlink, Network, Owner, Step, diff};
 
+pub use pods::attachments;
 pub use ports::{PortTable, listed_addresses};
 pub use rules::RuleTable;
 use shortcut::ShortcutTable;

@@ -27,6 +27,7 @@ mod exec;
 mod heartbeat;
 mod input;
 mod ipam;
+mod leaks;
 mod metrics;
 mod npc;
 mod report;

@@ -36,6 +36,7 @@ pub(crate) struct Metrics {
     unreachable: Gauge,
     addresses: Gauge,
     neighbours: Gauge,
+    leaked: Counter,
 }
 
 fn buckets() -> Histogram {
@@ -55,6 +56,7 @@ impl Metrics {
             unreachable: Gauge::default(),
             addresses: Gauge::default(),
             neighbours: Gauge::default(),
+            leaked: Counter::default(),
         };
         let m = metrics.clone();
         let r = registry;
@@ -98,6 +100,11 @@ impl Metrics {
             "Neighbour entries of this network namespace",
             m.neighbours,
         );
+        r.register(
+            "weft_router_leaked_addresses",
+            "Addresses taken back because their attachment had no link any more and no DEL came",
+            m.leaked,
+        );
         metrics
     }
 
@@ -126,6 +133,10 @@ impl Metrics {
 
     pub(crate) fn addresses(&self, n: usize) {
         self.addresses.set(i64::try_from(n).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn leaked(&self, n: usize) {
+        self.leaked.inc_by(n as u64);
     }
 
     pub(crate) fn neighbours(&self, n: usize) {

@@ -28,11 +28,7 @@ pub(crate) async fn run(shared: Arc<Shared>, client: Client, token: Cancellation
         return;
     }
     let api: Api<WeftNode> = Api::all(client.clone());
-    let reporter = Reporter {
-        controller: "weft-router".to_owned(),
-        instance: Some(shared.args.pod_name.clone()),
-    };
-    let recorder = Recorder::new(client, reporter);
+    let recorder = recorder(&shared, client);
     let mut view = shared.view.subscribe();
     let mut changes = shared.stores.changes();
     let mut told: Option<Verdict> = None;
@@ -149,6 +145,27 @@ async fn tell(shared: &Shared, recorder: &Recorder, fabric: &Verdict, told: &mut
     if !FOR_PEOPLE.contains(&fabric.reason.as_str()) {
         return;
     }
+    let event = Event {
+        type_: EventType::Warning,
+        reason: fabric.reason.clone(),
+        note: Some(fabric.message.clone()),
+        action: "BuildFabric".to_owned(),
+        secondary: None,
+    };
+    on_node(shared, recorder, event).await;
+}
+
+/// Writes events in the router's name.
+pub(crate) fn recorder(shared: &Shared, client: Client) -> Recorder {
+    let reporter = Reporter {
+        controller: "weft-router".to_owned(),
+        instance: Some(shared.args.pod_name.clone()),
+    };
+    Recorder::new(client, reporter)
+}
+
+/// Writes an event about this Node. Best effort.
+pub(crate) async fn on_node(shared: &Shared, recorder: &Recorder, mut event: Event) {
     let node = ObjectReference {
         api_version: Some("v1".to_owned()),
         kind: Some("Node".to_owned()),
@@ -157,13 +174,8 @@ async fn tell(shared: &Shared, recorder: &Recorder, fabric: &Verdict, told: &mut
         uid: Some(shared.args.node_name.clone()),
         ..ObjectReference::default()
     };
-    let event = Event {
-        type_: EventType::Warning,
-        reason: fabric.reason.clone(),
-        note: Some(fabric.message.chars().take(1000).collect()),
-        action: "BuildFabric".to_owned(),
-        secondary: None,
-    };
+    // The API takes 1 KiB.
+    event.note = event.note.map(|n| n.chars().take(1000).collect());
     match timeout(LIMIT, recorder.publish(&event, &node)).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::warn!(%error, "Cannot write an event"),

@@ -10,10 +10,10 @@ use std::{
 
 use anyhow::Context;
 use axum::{Router, extract::Query, routing::get};
-use kube::Client;
+use kube::{Client, runtime::events::Recorder};
 use prometheus_client::registry::Registry;
 use serde::Deserialize;
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 use weft_crds::NodeConfig;
 use weft_ipam::gc::Suspects;
@@ -26,8 +26,9 @@ use weft_runtime::{
 
 use crate::{
     args::RunArgs,
-    attach, claims, clock, heartbeat, ipam,
+    claims, clock, heartbeat, ipam,
     kernel::{Applier, PortTable, Ports, RuleTable},
+    leaks,
     metrics::Metrics,
     report, rules, server,
     shared::Shared,
@@ -108,7 +109,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         async move { Ok(server::serve(s, stop).await?) },
     );
     let (s, stop) = with();
-    let api = client.clone();
+    let (api, reporting) = (client.clone(), client.clone());
     tasks.start("claims", async move {
         claims::run(s, api, stop).await;
         Ok(())
@@ -126,8 +127,9 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let (s, stop) = with();
     tasks.start("heartbeat", async move { heartbeat::run(s, stop).await });
     let (s, stop) = with();
+    let recorder = report::recorder(&s, reporting);
     tasks.start("housekeeping", async move {
-        housekeeping(s, stop).await;
+        housekeeping(s, recorder, stop).await;
         Ok(())
     });
     for (name, address, page) in [
@@ -192,12 +194,13 @@ impl Tasks {
 }
 
 /// What must be looked at from time to time.
-async fn housekeeping(shared: Arc<Shared>, token: CancellationToken) {
+async fn housekeeping(shared: Arc<Shared>, recorder: Recorder, token: CancellationToken) {
     if !shared.stores.ready().await {
         return;
     }
     let mut tick = tokio::time::interval(Duration::from_secs(10));
     let mut suspects = Suspects::default();
+    let mut sweep_at = Instant::now();
     loop {
         tokio::select! {
             () = token.cancelled() => return,
@@ -207,9 +210,12 @@ async fn housekeeping(shared: Arc<Shared>, token: CancellationToken) {
         if shared.view.borrow().node_uid.is_empty() {
             continue;
         }
-        attach::replay_tombstones(&shared).await;
-        if let Err(error) = attach::collect(&shared, &mut suspects).await {
-            tracing::warn!(%error, "Cannot look for leaked addresses");
+        leaks::replay_tombstones(&shared).await;
+        if Instant::now() >= sweep_at {
+            sweep_at = Instant::now() + leaks::SWEEP;
+            if let Err(error) = leaks::collect(&shared, &mut suspects, &recorder).await {
+                tracing::warn!(%error, "Cannot look for leaked addresses");
+            }
         }
         let pending = tokio::task::block_in_place(|| shared.ipam().flush_if_pending());
         if let weft_ipam::node::Durability::Pending(error) = pending {

@@ -204,6 +204,24 @@ impl Stores {
 }
 
 #[cfg(test)]
+impl Stores {
+    /// Stores of node `n1` that hold nothing else.
+    pub(crate) fn bare() -> Self {
+        let mut node = Node::default();
+        node.metadata.name = Some("n1".into());
+        Self::fixed(node, None, Vec::new(), Vec::new())
+    }
+
+    /// The same with these blocks.
+    pub(crate) fn with_blocks(self, blocks: Vec<IPBlock>) -> Self {
+        Self {
+            blocks: filled(blocks),
+            ..self
+        }
+    }
+}
+
+#[cfg(test)]
 fn filled<K>(objects: Vec<K>) -> Store<K>
 where
     K: Resource + Clone + 'static,

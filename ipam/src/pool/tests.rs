@@ -3,7 +3,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use proptest::prelude::*;
 
-use super::{Family, Pool, PoolError, choose_free_block, gateway_for, overlaps};
+use super::{Family, FreeBlocks, Pool, PoolError, choose_free_block, gateway_for, overlaps};
 
 fn net(text: &str) -> IpNet {
     text.parse().unwrap()
@@ -181,6 +181,20 @@ fn the_gateway_is_the_first_address_that_is_not_excluded() {
     );
 }
 
+#[test]
+fn free_blocks_end_with_the_address_space() {
+    let last = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ff00/120";
+    let pool = pool(&[last], 26, 122, &[]);
+    let taken = net("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ff40/122");
+    let free: Vec<IpNet> = FreeBlocks::new(&pool, Family::V6, [taken]).collect();
+    assert_eq!(
+        free,
+        [0x00, 0x80, 0xc0].map(|at| net(&format!(
+            "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ff{at:02x}/122"
+        )))
+    );
+}
+
 /// A pool of at most 2^7 blocks and some blocks of it, possibly with odd sizes.
 fn small() -> impl Strategy<Value = (Pool, Vec<IpNet>)> {
     let nets = |range: std::ops::Range<u8>| {
@@ -204,6 +218,28 @@ proptest! {
             .blocks(Family::V4)
             .find(|b| pool.usable_in(*b) > 0 && !existing.iter().any(|e| overlaps(*e, *b)));
         prop_assert_eq!(choose_free_block(&pool, Family::V4, &existing), expected);
+    }
+
+    /// Also when the ranges of the pool are not in order.
+    #[test]
+    fn one_after_the_other_they_are_all_blocks_that_are_free((pool, existing) in small(), swap: bool) {
+        let mut pool = pool;
+        pool.cidrs = vec![net("10.0.0.0/25"), net("10.0.0.128/25")];
+        if swap {
+            pool.cidrs.reverse();
+        }
+        let mut expected = Vec::new();
+        let mut taken = existing.clone();
+        while let Some(block) = choose_free_block(&pool, Family::V4, &taken) {
+            expected.push(block);
+            taken.push(block);
+        }
+        let free: Vec<IpNet> = pool
+            .blocks(Family::V4)
+            .filter(|b| pool.usable_in(*b) > 0 && !existing.iter().any(|e| overlaps(*e, *b)))
+            .collect();
+        prop_assert_eq!(&expected, &free);
+        prop_assert_eq!(FreeBlocks::new(&pool, Family::V4, existing).collect::<Vec<_>>(), free);
     }
 
     #[test]

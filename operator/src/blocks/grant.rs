@@ -6,10 +6,10 @@ use std::{
 };
 
 use ipnet::IpNet;
-use weft_crds::{BlockPhase, DEFAULT_NAME, IPBlock};
+use weft_crds::DEFAULT_NAME;
 use weft_ipam::{
-    claim::{BlockView, Grant, NodeRef, Phase, decide_block},
-    pool::{Family, Pool, family},
+    claim::{BlockView, NodeRef, Phase, holds_enough, next_epoch},
+    pool::{Family, FreeBlocks, Pool, family},
 };
 
 use super::verdict::Verdict;
@@ -38,30 +38,6 @@ pub(crate) struct Grants {
     pub(crate) short: BTreeMap<String, BTreeSet<String>>,
 }
 
-/// What the claim protocol sees of a block. `None` only for a CIDR that the API server should have
-/// refused.
-pub(crate) fn view(block: &IPBlock) -> Option<BlockView> {
-    let status = block.status.clone().unwrap_or_default();
-    Some(BlockView {
-        cidr: block.spec.cidr.parse().ok()?,
-        pool: block.spec.pool.clone(),
-        node: NodeRef {
-            name: block.spec.node.name.clone(),
-            uid: block.spec.node.uid.clone(),
-        },
-        epoch: block.spec.epoch,
-        phase: match status.phase {
-            BlockPhase::Pending => Phase::Pending,
-            BlockPhase::Confirmed => Phase::Confirmed,
-            BlockPhase::Releasing => Phase::Releasing,
-        },
-        confirmed_uid: status.node_uid,
-        confirmed_epoch: status.epoch,
-        deleting: block.metadata.deletion_timestamp.is_some(),
-        used: status.used,
-    })
-}
-
 /// Decides all grants. First every node gets one block of every pool it may use, then those get
 /// more that need more: a small pool serves all nodes a little rather than a few nodes fully.
 pub(crate) fn grants(
@@ -72,9 +48,10 @@ pub(crate) fn grants(
 ) -> Grants {
     let mut round = Round {
         by_node: BTreeMap::new(),
-        all: blocks.to_vec(),
+        all: blocks,
+        free: BTreeMap::new(),
         grants: Grants::default(),
-        now,
+        epoch: next_epoch(blocks, now),
     };
     for block in blocks {
         let own = round.by_node.entry(block.node.clone()).or_default();
@@ -100,60 +77,63 @@ fn may_hold(node: &NodeRow, verdict: &Verdict) -> bool {
     !node.deleting && !node.addresses.is_empty() && verdict.nodes.matches(&node.labels)
 }
 
-struct Round {
+struct Round<'a> {
     by_node: BTreeMap<NodeRef, Vec<BlockView>>,
-    all: Vec<BlockView>,
+    /// As they were before this round.
+    all: &'a [BlockView],
+    /// What each pool still has, by name and family. Pools that give out do not overlap, so what one
+    /// of them grants is not in another's way.
+    free: BTreeMap<(&'a str, Family), FreeBlocks<'a>>,
     grants: Grants,
-    now: u64,
+    /// Of the next block.
+    epoch: i64,
 }
 
-impl Round {
-    fn fill(&mut self, name: &str, pool: &Pool, family: Family, node: &NodeRow, first: bool) {
+impl<'a> Round<'a> {
+    fn fill(&mut self, name: &'a str, pool: &'a Pool, family: Family, node: &NodeRow, first: bool) {
+        let own = self.by_node.entry(node.id.clone()).or_default();
         loop {
-            let own = self.by_node.entry(node.id.clone()).or_default();
             let wanted = if first {
                 1
             } else {
                 wanted(pool, family, node, own)
             };
-            // Most of the time a node has enough, and only its own blocks need to be looked at.
-            if decide_block(pool, family, &node.id, wanted, own, self.now) == Grant::Enough {
+            if holds_enough(pool, family, &node.id, wanted, own) {
                 return;
             }
-            match decide_block(pool, family, &node.id, wanted, &self.all, self.now) {
-                Grant::Enough => return,
-                Grant::Exhausted => {
-                    let list = if first {
-                        &mut self.grants.without
-                    } else {
-                        &mut self.grants.short
-                    };
-                    let names = list.entry(name.to_owned()).or_default();
-                    names.insert(node.id.name.clone());
-                    return;
-                }
-                Grant::Create { cidr, epoch } => {
-                    let view = BlockView {
-                        cidr,
-                        pool: name.to_owned(),
-                        node: node.id.clone(),
-                        epoch,
-                        phase: Phase::Pending,
-                        confirmed_uid: String::new(),
-                        confirmed_epoch: 0,
-                        deleting: false,
-                        used: 0,
-                    };
-                    own.push(view.clone());
-                    self.all.push(view);
-                    self.grants.create.push(NewBlock {
-                        pool: name.to_owned(),
-                        node: node.id.clone(),
-                        cidr,
-                        epoch,
-                    });
-                }
-            }
+            let all = self.all;
+            let free = self.free.entry((name, family));
+            let free =
+                free.or_insert_with(|| FreeBlocks::new(pool, family, all.iter().map(|b| b.cidr)));
+            let Some(cidr) = free.next() else {
+                let list = if first {
+                    &mut self.grants.without
+                } else {
+                    &mut self.grants.short
+                };
+                let names = list.entry(name.to_owned()).or_default();
+                names.insert(node.id.name.clone());
+                return;
+            };
+            let epoch = self.epoch;
+            self.epoch = epoch.saturating_add(1);
+            own.push(BlockView {
+                cidr,
+                pool: name.to_owned(),
+                node: node.id.clone(),
+                epoch,
+                phase: Phase::Pending,
+                confirmed_uid: String::new(),
+                confirmed_epoch: 0,
+                deleting: false,
+                used: 0,
+            });
+            self.grants.create.push(NewBlock {
+                pool: name.to_owned(),
+                node: node.id.clone(),
+                cidr,
+                epoch,
+            });
         }
     }
 }

@@ -14,9 +14,12 @@ mod scenarios;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
-use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{Api, Client, ResourceExt, api::ListParams};
 use weft_crds::{
     BlockName, BlockNode, BlockPhase, IPBlock, IPBlockSpec, IPBlockStatus, IPPool, PoolPhase,
@@ -24,7 +27,7 @@ use weft_crds::{
 use weft_ipam::{claim::BlockView, sighting::Patience};
 
 use self::{
-    grant::{Grants, NewBlock, grants, view},
+    grant::{Grants, NewBlock, grants},
     reclaim::{Memory, World, reclaim},
     service_range::ServiceRange,
     verdict::{Verdict, judge},
@@ -34,6 +37,7 @@ use crate::{
     clock,
     looping::{Error, Tried},
     rows::{NodeRow, PodRow},
+    slim::{Node, Pod},
     stores::Stores,
 };
 
@@ -135,12 +139,15 @@ impl Blocks {
     /// Returns whether there is something to look at again soon.
     async fn take_back(&mut self, nodes: &[Arc<NodeRow>], errors: &mut Vec<Error>) -> bool {
         let blocks = self.stores.blocks.rows();
+        let owners: BTreeSet<(&str, &str)> = nodes
+            .iter()
+            .map(|n| (n.id.name.as_str(), n.id.uid.as_str()))
+            .collect();
         let orphaned = |block: &&Arc<IPBlock>| {
             let phase = block.status.as_ref().map(|s| s.phase);
+            let owner = &block.spec.node;
             phase == Some(BlockPhase::Releasing)
-                || !nodes
-                    .iter()
-                    .any(|n| n.id.name == block.spec.node.name && n.id.uid == block.spec.node.uid)
+                || !owners.contains(&(owner.name.as_str(), owner.uid.as_str()))
         };
         // The usual case: nothing to take back, so pods need not be looked at.
         let candidates: Vec<Arc<IPBlock>> = blocks.iter().filter(orphaned).cloned().collect();
@@ -248,7 +255,7 @@ pub(crate) async fn release(client: &Client, block: &IPBlock) -> Result<bool, Er
         .list(&on_node)
         .await
         .tried(|| format!("cannot list the pods of node {}", node.name))?;
-    let Some(cidr) = view(block).map(|v| v.cidr) else {
+    let Some(cidr) = BlockView::of(block).map(|v| v.cidr) else {
         return Ok(false);
     };
     let used = pods
@@ -290,7 +297,7 @@ pub(crate) fn views(blocks: &[Arc<IPBlock>]) -> Vec<BlockView> {
     blocks
         .iter()
         .filter_map(|block| {
-            let seen = view(block);
+            let seen = BlockView::of(block);
             if seen.is_none() {
                 tracing::error!(block = block.name_any(), cidr = block.spec.cidr, "no CIDR");
             }

@@ -7,7 +7,10 @@ use weft_crds::{
     BlockSize, Condition, ConditionStatus, IPPoolSpec, Peer, PeerSlice, PeerSliceSpec, PoolPhase,
     WeftNode, WeftNodeSpec, WeftNodeStatus,
 };
-use weft_ipam::claim::{NodeRef, Phase};
+use weft_ipam::{
+    claim::{Grant, NodeRef, Phase, decide_block},
+    pool::Family,
+};
 
 use super::*;
 use crate::blocks::{
@@ -272,6 +275,13 @@ mod granting {
                 for b in &blocks[i + 1..] {
                     prop_assert!(!weft_ipam::pool::overlaps(a.cidr, b.cidr));
                 }
+            }
+            // Each is what the protocol decides with all before it in view.
+            let pool = verdicts["default"].pool.as_ref().unwrap();
+            for (i, new) in first.create.iter().enumerate() {
+                let seen = &blocks[..i];
+                let decided = decide_block(pool, Family::V4, &new.node, u128::MAX, seen, 0);
+                prop_assert_eq!(decided, Grant::Create { cidr: new.cidr, epoch: new.epoch });
             }
             let again = grants(&verdicts, &nodes, &blocks, 0);
             prop_assert_eq!(again.create, vec![]);

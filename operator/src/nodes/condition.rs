@@ -7,6 +7,11 @@ use weft_crds::{Condition, ConditionStatus, WeftNode, condition, set_condition};
 
 use crate::rows::NodeRow;
 
+/// Type of the condition on a Node.
+pub(crate) const NETWORK_UNAVAILABLE: &str = "NetworkUnavailable";
+/// Reasons of it that we write, while it is `False` and `True`: by them we know it as ours.
+pub(crate) const REASONS: [&str; 2] = ["WeftIsUp", "WeftNotReady"];
+
 /// Type of the condition on a WeftNode whose Node has no InternalIP.
 pub(crate) const ADDRESSES: &str = "Addresses";
 
@@ -45,12 +50,14 @@ pub(crate) fn addresses(
     weft_nodes: &[Arc<WeftNode>],
     now: &str,
 ) -> Vec<(Arc<WeftNode>, Vec<Condition>)> {
+    let by_name: BTreeMap<&str, &Arc<NodeRow>> =
+        nodes.iter().map(|n| (n.id.name.as_str(), n)).collect();
     let mut writes = Vec::new();
     for object in weft_nodes {
         let name = object.name_any();
-        let Some(node) = nodes
-            .iter()
-            .find(|n| n.id.name == name && n.id.uid == object.spec.node_uid)
+        let Some(node) = by_name
+            .get(name.as_str())
+            .filter(|n| n.id.uid == object.spec.node_uid)
         else {
             continue;
         };

@@ -158,17 +158,18 @@ impl Nodes {
         unavailable: bool,
     ) -> Result<(), Error> {
         let now = clock::rfc3339();
+        let [up, not_ready] = condition::REASONS;
         let (status, reason, message) = if unavailable {
             (
                 "True",
-                "WeftNotReady",
+                not_ready,
                 "the WeftNode of this node is not Ready: see its conditions",
             )
         } else {
-            ("False", "WeftIsUp", "weft connects the pods of this node")
+            ("False", up, "weft connects the pods of this node")
         };
         let patch = json!({"metadata": {"uid": node.id.uid}, "status": {"conditions": [{
-            "type": "NetworkUnavailable",
+            "type": condition::NETWORK_UNAVAILABLE,
             "status": status,
             "reason": reason,
             "message": message,

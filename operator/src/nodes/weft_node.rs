@@ -1,6 +1,10 @@
 //! Which WeftNodes there should be, and what they say.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt;
@@ -61,8 +65,9 @@ pub(crate) fn steps(
             }
         }
     }
+    let names: BTreeSet<&str> = nodes.iter().map(|n| n.id.name.as_str()).collect();
     let gone = |w: &&Arc<WeftNode>| {
-        w.metadata.deletion_timestamp.is_none() && !nodes.iter().any(|n| n.id.name == w.name_any())
+        w.metadata.deletion_timestamp.is_none() && !names.contains(w.name_any().as_str())
     };
     steps.extend(existing.iter().filter(gone).cloned().map(Step::Delete));
     steps

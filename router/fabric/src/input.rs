@@ -24,10 +24,14 @@ pub struct Input {
     pub control_port: u16,
     /// Address of this node that carries the tunnel.
     pub underlay: IpAddr,
+    /// Links with an address of the node, other than ours: its way out.
+    pub underlay_links: BTreeSet<IfName>,
     /// MTU of the link that has `underlay`.
     pub underlay_mtu: u32,
     /// MTU from the configuration.
     pub mtu: Option<u32>,
+    /// The largest MTU that a pod of this node has: it keeps the one of its ADD.
+    pub pods_mtu: Option<u32>,
     /// Gateway addresses on `weave`.
     pub gateways: BTreeSet<IpAddr>,
     /// CIDRs of every pool of the cluster.

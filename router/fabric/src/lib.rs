@@ -31,7 +31,8 @@ use weft_netlink::Desired;
 /// Everything a node's fabric consists of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fabric {
-    /// MTU of pods, bridges and tunnel, in bytes.
+    /// MTU of new pods, in bytes: what fits through the tunnel in one packet. Bridges and tunnel
+    /// have it too, or more while pods of a larger MTU live.
     pub mtu: u32,
     /// Links, addresses, routes and FDB entries.
     pub devices: Desired,
@@ -53,7 +54,10 @@ pub fn fabric(input: &Input) -> Result<Fabric, InputError> {
     let mtu = check(input)?;
     Ok(Fabric {
         mtu,
-        devices: devices::devices(input, mtu),
+        // A bridge drops a frame that is larger than the port it leaves by, without a word. The
+        // tunnel answers it with ICMP by the underlay's path MTU (Linux 5.9), or sends it in
+        // fragments where the sender allows that: so the large frames of older pods must get there.
+        devices: devices::devices(input, mtu.max(input.pods_mtu.unwrap_or(0))),
         sysctls: sysctl::sysctls(input),
         rules: rules::rules(input),
         ports: ports::ports(input),

@@ -9,6 +9,8 @@ pub enum Value {
     Exactly(u32),
     /// This or more.
     AtLeast(u32),
+    /// The second where it is the first; anything else is somebody's choice and stays.
+    Instead(u32, u32),
 }
 
 /// One setting.
@@ -31,6 +33,7 @@ impl Sysctl {
         match self.value {
             Value::Exactly(v) => (current != Some(v)).then_some(v),
             Value::AtLeast(v) => current.is_none_or(|c| c < v).then_some(v),
+            Value::Instead(old, new) => (current == Some(old)).then_some(new),
         }
     }
 }
@@ -53,19 +56,18 @@ pub(crate) fn sysctls(input: &Input) -> Vec<Sysctl> {
         // Loose: replies to a node's other addresses come in by `weave`. The kernel takes the
         // larger of "all" and the device's, and 2 is loose.
         set(format!("ipv4/conf/{weave}/rp_filter"), 2, false),
-        // An address moves to another node with its MAC: notice within seconds (as Weave Net).
-        set(
-            format!("ipv4/neigh/{weave}/base_reachable_time_ms"),
-            5000,
-            false,
-        ),
-        set(
-            format!("ipv4/neigh/{weave}/delay_first_probe_time"),
-            2,
-            false,
-        ),
-        set(format!("ipv4/neigh/{weave}/ucast_solicit"), 1, false),
     ];
+    // An address moves to another node with its MAC, or to a pod with another one (an IPv6 address
+    // of a pod whose MAC is made of its IPv4 address): notice within seconds (as Weave Net).
+    for family in ["ipv4", "ipv6"] {
+        for (name, value) in [
+            ("base_reachable_time_ms", 5000),
+            ("delay_first_probe_time", 2),
+            ("ucast_solicit", 1),
+        ] {
+            all.push(set(format!("{family}/neigh/{weave}/{name}"), value, false));
+        }
+    }
     let tunnel = names::tunnel(input.port);
     let inner = [
         names::VETH_BRIDGE,
@@ -81,6 +83,17 @@ pub(crate) fn sysctls(input: &Input) -> Vec<Sysctl> {
         all.push(set(format!("ipv6/conf/{device}/disable_ipv6"), 1, false));
     }
     if input.has_v6() {
+        // A host may switch IPv6 off by default; `weave` has the gateway.
+        all.push(set(format!("ipv6/conf/{weave}/disable_ipv6"), 0, true));
+        // A host that forwards forgets the default route that it has from router advertisements,
+        // unless the interface has 2 here. So before it becomes one.
+        for link in &input.underlay_links {
+            all.push(Sysctl {
+                path: format!("ipv6/conf/{link}/accept_ra"),
+                value: Value::Instead(1, 2),
+                required: false,
+            });
+        }
         all.push(set("ipv6/conf/all/forwarding".into(), 1, true));
     }
     // Every pod of the cluster is on-link; the default of 1,024 neighbours is one per kernel.

@@ -20,8 +20,10 @@ fn input() -> Input {
         port: 6784,
         control_port: 6783,
         underlay: "192.0.2.1".parse().unwrap(),
+        underlay_links: BTreeSet::from([IfName::parse("eth0").unwrap()]),
         underlay_mtu: 1500,
         mtu: None,
+        pods_mtu: None,
         gateways: set(&["10.32.0.1"]),
         pools: set(&["10.32.0.0/12", "10.96.64.0/20"]),
         peers: [
@@ -173,6 +175,41 @@ fn sysctls_are_written_only_where_they_differ() {
         (gc.missing("128\n"), gc.missing("8192\n"), gc.missing("")),
         (Some(4096), None, Some(4096))
     );
+}
+
+#[test]
+fn a_node_that_begins_to_forward_ipv6_keeps_its_default_route() {
+    let v4 = fabric(&input()).unwrap().sysctls;
+    let ipv6 = |s: &Sysctl| s.path == "ipv6/conf/all/forwarding" || s.path.contains("eth0");
+    assert!(!v4.iter().any(ipv6));
+    let dual = Input {
+        pools: set(&["10.32.0.0/12", "fd00:10::/48"]),
+        ..input()
+    };
+    let sysctls = fabric(&dual).unwrap().sysctls;
+    let at = |path: &str| sysctls.iter().position(|s| s.path == path).unwrap();
+    let accept = &sysctls[at("ipv6/conf/eth0/accept_ra")];
+    assert!(at("ipv6/conf/eth0/accept_ra") < at("ipv6/conf/all/forwarding"));
+    let written = ["0", "1", "2"].map(|now| accept.missing(now));
+    assert_eq!(written, [None, Some(2), None]);
+    assert!(!accept.required);
+}
+
+#[test]
+fn devices_keep_the_mtu_of_older_pods_and_new_pods_get_what_fits() {
+    let mtus = |pods_mtu| {
+        let fabric = fabric(&Input {
+            pods_mtu,
+            ..input()
+        })
+        .unwrap();
+        let links = fabric.devices.links.values();
+        let devices: BTreeSet<u32> = links.filter_map(|l| l.mtu).collect();
+        (fabric.mtu, devices)
+    };
+    assert_eq!(mtus(None), (1450, [1450].into()));
+    assert_eq!(mtus(Some(1350)), (1450, [1450].into()));
+    assert_eq!(mtus(Some(8950)), (1450, [8950].into()));
 }
 
 proptest! {

@@ -120,6 +120,40 @@ fn the_fabric_is_decided_from_own_node_peers_and_pools_that_overlap_nothing() {
     );
 }
 
+/// What the devices' MTU and the settings of the way out are decided from.
+#[test]
+fn the_largest_mtu_of_our_pods_and_the_links_of_the_node_are_found() {
+    let mut network = observed();
+    for (name, alias, mtu) in [
+        ("vethwepl0000001", "weft/c/1", 1350),
+        ("vethwepl0000002", "weft/c/2", 1450),
+        ("vethwepl0000003", "weft/another/3", 9000),
+        ("weave", "weft/c/fabric", 8950),
+    ] {
+        let like = network.links[&IfName::parse("eth0").unwrap()].clone();
+        let link = Link {
+            alias: alias.into(),
+            mtu: Some(mtu),
+            ..like
+        };
+        network.links.insert(IfName::parse(name).unwrap(), link);
+    }
+    let mut config = NodeConfig::default();
+    config.cluster_id = "c".into();
+    let stores = stores(Some(weft_node("uid-1", &["192.0.2.1", "203.0.113.9"])));
+    let seen = |network: &Network| {
+        let input = gather("n1", &config, &stores, &[], network).unwrap().input;
+        let links: Vec<String> = input
+            .underlay_links
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        (input.pods_mtu, links)
+    };
+    assert_eq!(seen(&observed()), (None, vec!["eth0".to_owned()]));
+    assert_eq!(seen(&network), (Some(1450), vec!["eth0".to_owned()]));
+}
+
 #[test]
 fn what_is_missing_is_named() {
     let config = NodeConfig::default();

@@ -64,7 +64,9 @@ impl PortRules {
 /// then the MAC); the target of an advertisement must be an address of the port.
 /// Ethertypes are compared in the frame, not in what the card may have taken off: a VLAN tag never
 /// looks like IPv4. Fragments behind the first have no ports; UDP to nodes is refused by chain
-/// `WEFT-FORWARD` and `WEFT-INPUT` too, where packets are whole.
+/// `WEFT-FORWARD` and `WEFT-INPUT` too, where packets are whole. Link-local addresses are for
+/// discovery alone: policies judge by the addresses that a pod was given, and would let all else
+/// pass.
 const CHAINS: &str = r#"	chain from-ip4 {
 		udp sport 67 udp dport 68 drop
 		ip daddr @node4 udp dport { {udp} } drop
@@ -89,6 +91,9 @@ const CHAINS: &str = r#"	chain from-ip4 {
 		udp sport 547 udp dport 546 drop
 		ip6 daddr @node6 udp dport { {udp} } drop
 		icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } jump nd
+		icmpv6 type { nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert, mld-listener-report, mld2-listener-report } iifname . ether saddr . ip6 saddr @v6 accept
+		ip6 saddr fe80::/10 drop
+		ip6 daddr fe80::/10 drop
 		iifname . ether saddr . ip6 saddr @v6 accept
 		ip6 saddr :: iifname . ether saddr @port icmpv6 type { nd-neighbor-solicit, mld2-listener-report } accept
 		drop
