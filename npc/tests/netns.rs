@@ -1,5 +1,5 @@
 //! Real packets against the table of packet cases: pods in namespaces on a bridge `weave`, with
-//! the compiled rules of every case loaded, in both variants of iptables.
+//! the compiled rules of every case loaded, in both variants of iptables and in nftables.
 //!
 //! Nobody listens anywhere: a packet that arrives is answered by its receiver's kernel (a reset, a
 //! port-unreachable, an echo reply), one that was dropped by nobody.
@@ -18,8 +18,8 @@ mod stage;
 
 use weft_netfilter::{
     Family,
-    backend::{Backend as _, Iptables},
-    exec::{HostTools, Runner, Variant},
+    backend::{Backend, Iptables, Nftables},
+    exec::{HostNft, HostTools, Runner, Variant},
 };
 use weft_policy::{Index, cases};
 use weft_policy_compile::{NodeView, compile};
@@ -84,7 +84,7 @@ fn moments() -> (Vec<Moment>, usize) {
     (moments, unsent)
 }
 
-fn play(variant: Variant) {
+fn play<B: Backend>(backend: impl AsyncFnOnce(Runner) -> B) {
     let (moments, unsent) = moments();
     let sent: usize = moments.iter().map(|moment| moment.shots.len()).sum();
     assert!(
@@ -102,8 +102,7 @@ fn play(variant: Variant) {
         .enable_all()
         .build()
         .expect("runtime");
-    let tools = runtime.block_on(HostTools::probe(runner, variant));
-    let mut backend = Iptables::new(weft_npc::owner(), tools.expect("tools"));
+    let mut backend = runtime.block_on(backend(runner));
     let view = node();
     let mut wrong = Vec::new();
     for moment in moments {
@@ -142,14 +141,30 @@ fn play(variant: Variant) {
     );
 }
 
+fn iptables(variant: Variant) {
+    play(async |runner| {
+        let tools = HostTools::probe(runner, variant).await;
+        Iptables::new(weft_npc::owner(), tools.expect("tools"))
+    });
+}
+
 #[test]
 #[ignore = "needs root: own network namespaces"]
 fn packets_are_judged_as_the_table_says_by_iptables_nft() {
-    play(Variant::Nft);
+    iptables(Variant::Nft);
 }
 
 #[test]
 #[ignore = "needs root: own network namespaces"]
 fn packets_are_judged_as_the_table_says_by_iptables_legacy() {
-    play(Variant::Legacy);
+    iptables(Variant::Legacy);
+}
+
+#[test]
+#[ignore = "needs root: own network namespaces"]
+fn packets_are_judged_as_the_table_says_by_nftables() {
+    play(async |runner| {
+        let nft = HostNft::probe(runner).await.expect("nft");
+        Nftables::new(weft_npc::owned(), nft)
+    });
 }
