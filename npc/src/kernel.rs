@@ -178,7 +178,10 @@ pub(crate) async fn backend(policy: &Policy) -> Result<Successor<Kernel, Kernel>
         if ours.is_empty() && sets_remain(&runner).await {
             ours.push(Variant::Nft);
         }
-        Kernel::Nftables(Nftables::new(owned(), HostNft::probe(runner.clone()).await?))
+        Kernel::Nftables(Nftables::new(
+            owned(),
+            HostNft::probe(runner.clone()).await?,
+        ))
     } else {
         let variant = match policy.iptables_variant {
             IptablesVariant::Auto => detect(&runner).await?,

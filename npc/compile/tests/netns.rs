@@ -85,7 +85,9 @@ fn the_kernel_holds_the_rules_of_every_case() {
 #[ignore = "needs root: own network namespaces"]
 fn nftables_holds_the_rules_of_every_case() {
     run(async || {
-        let nft = HostNft::probe(Runner::default()).await.expect("nft works here");
+        let nft = HostNft::probe(Runner::default())
+            .await
+            .expect("nft works here");
         let before = nft.tables().await.expect("listed");
         let owned = Owned::new("weft", "weft-npc");
         hold_all(&mut Nftables::new(owned, nft.clone())).await;

@@ -67,7 +67,9 @@ fn closed() -> Ruleset {
 }
 
 fn closed_by_iptables(kernel: &FakeKernel) -> bool {
-    kernel.chain(Family::V4, TableName::Filter, "WEFT-NPC").is_some()
+    kernel
+        .chain(Family::V4, TableName::Filter, "WEFT-NPC")
+        .is_some()
 }
 
 #[tokio::test]

@@ -105,7 +105,9 @@ impl<T: Nft> Backend for Nftables<T> {
         self.applied = None;
         let wanted = lower(desired)?;
         let [inet, bridge] = self.read().await?;
-        let done = self.apply(Observed::Listed { inet, bridge }, wanted).await?;
+        let done = self
+            .apply(Observed::Listed { inet, bridge }, wanted)
+            .await?;
         Ok(Done {
             read_back: true,
             ..done
@@ -129,7 +131,8 @@ impl Nft for crate::fake::FakeNft {
     }
 
     async fn run(&mut self, script: &str) -> Result<(), ToolError> {
-        Self::run(self, script).map_err(|message| ToolError::from_output("nft -f -", message, script))
+        Self::run(self, script)
+            .map_err(|message| ToolError::from_output("nft -f -", message, script))
     }
 }
 

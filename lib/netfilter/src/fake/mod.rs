@@ -8,8 +8,8 @@ mod kernel;
 mod nft;
 mod restore;
 
-pub use nft::{FakeNft, FakeTable};
 pub use kernel::{FakeKernel, FakeSet};
+pub use nft::{FakeNft, FakeTable};
 pub use restore::Moment;
 
 #[cfg(test)]

@@ -221,7 +221,8 @@ fn add(table: &mut FakeTable, name: &str, text: &str) -> Result<(), String> {
             Some(held) if *held == data => {}
             Some(_) => return Err("Could not process rule: File exists".to_owned()),
             None => {
-                let clash = set.kind.interval() && set.elements.keys().any(|held| held.overlaps(&key));
+                let clash =
+                    set.kind.interval() && set.elements.keys().any(|held| held.overlaps(&key));
                 if clash {
                     return Err("conflicting intervals specified".to_owned());
                 }

@@ -5,11 +5,7 @@ use std::{
     fmt::{self, Write as _},
 };
 
-use super::{
-    Base, Kind, Listing, Objects, Owned, Set, Tables,
-    read::Recognised,
-    write_rule,
-};
+use super::{Base, Kind, Listing, Objects, Owned, Set, Tables, read::Recognised, write_rule};
 
 /// Elements on one line.
 const LINE: usize = 200;
@@ -44,8 +40,20 @@ pub fn diff(owned: &Owned, observed: &Observed, wanted: &Tables) -> Script {
     let mut script = Script::default();
     match observed {
         Observed::Written(tables) => {
-            table(&mut script, &inet, Some(&tables.inet), &BTreeSet::new(), &wanted.inet);
-            table(&mut script, &bridge, Some(&tables.bridge), &BTreeSet::new(), &wanted.bridge);
+            table(
+                &mut script,
+                &inet,
+                Some(&tables.inet),
+                &BTreeSet::new(),
+                &wanted.inet,
+            );
+            table(
+                &mut script,
+                &bridge,
+                Some(&tables.bridge),
+                &BTreeSet::new(),
+                &wanted.bridge,
+            );
         }
         Observed::Listed {
             inet: listed_inet,
@@ -133,7 +141,11 @@ impl Writer<'_> {
                     ""
                 };
                 let (verb, of) = (wanted.kind.keyword(), wanted.kind.type_name());
-                self.line(&format!("add {verb}"), name, &format!(" {{ type {of};{flags} }}"));
+                self.line(
+                    &format!("add {verb}"),
+                    name,
+                    &format!(" {{ type {of};{flags} }}"),
+                );
             }
         }
         let changed: Vec<&String> = new
@@ -141,7 +153,10 @@ impl Writer<'_> {
             .iter()
             .filter(|(chain, wanted)| {
                 broken.contains(*chain)
-                    || old.chains.get(*chain).is_none_or(|old| old.rules != wanted.rules)
+                    || old
+                        .chains
+                        .get(*chain)
+                        .is_none_or(|old| old.rules != wanted.rules)
             })
             .map(|(chain, _)| chain)
             .collect();

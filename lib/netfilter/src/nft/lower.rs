@@ -40,6 +40,9 @@ pub fn lower(ruleset: &Ruleset) -> Result<Tables, Invalid> {
         };
         lowering.table(&mut bases)?;
     }
+    if !tables.bridge.chains.is_empty() {
+        bases.entry(Hook::Forward).or_default().push(ports::clear());
+    }
     for (hook, rules) in bases {
         let base = Some(Base {
             hook,
@@ -103,7 +106,10 @@ impl<'a> Lowering<'a, '_> {
                 back: true,
                 chain: chain_name(&jump.to, self.family),
             });
-            bases.entry(jump.hook).or_default().push(Rule::new(matches, go));
+            bases
+                .entry(jump.hook)
+                .or_default()
+                .push(Rule::new(matches, go));
             open.push(&jump.to);
         }
         let mut seen: BTreeSet<&ChainName> = open.iter().copied().collect();
@@ -292,7 +298,11 @@ impl<'a> Lowering<'a, '_> {
     }
 
     pub(super) fn copy_to_bridge(&mut self, name: &SetName) {
-        let set = self.table.sets.get(name).map(|set| converted(set, self.family));
+        let set = self
+            .table
+            .sets
+            .get(name)
+            .map(|set| converted(set, self.family));
         if let Some(set) = set {
             self.tables.bridge.sets.insert(name.to_string(), set);
         }

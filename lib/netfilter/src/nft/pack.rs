@@ -83,9 +83,11 @@ fn run(rules: &[Rule]) -> Vec<Part<'_>> {
     groups.retain(|_, members| members.len() >= ENOUGH);
     let mut parts = Vec::new();
     for (index, rule) in rules.iter().enumerate() {
-        let group = splits[index]
-            .as_ref()
-            .and_then(|split| groups.get(&(split.lookup, split.rest.as_slice())).map(|m| (split, m)));
+        let group = splits[index].as_ref().and_then(|split| {
+            groups
+                .get(&(split.lookup, split.rest.as_slice()))
+                .map(|m| (split, m))
+        });
         match group {
             None => parts.push(plain(rule)),
             Some((split, members)) if members.first() == Some(&index) => {
@@ -116,7 +118,9 @@ fn comment(rules: &[Rule], members: &[usize]) -> Option<String> {
         .iter()
         .filter_map(|member| rules[*member].comment.as_deref())
         .collect();
-    let first = members.first().and_then(|first| rules[*first].comment.clone())?;
+    let first = members
+        .first()
+        .and_then(|first| rules[*first].comment.clone())?;
     Some(match comments.len() {
         0 | 1 => first,
         n => format!("{first} and {} more", n - 1),
@@ -129,13 +133,22 @@ fn split(rule: &Rule) -> Option<Split<'_>> {
     let mut rest = Vec::new();
     for m in &rule.matches {
         match m {
-            Match::Src { net: of, negate: false } if net.is_none() => {
+            Match::Src {
+                net: of,
+                negate: false,
+            } if net.is_none() => {
                 net = Some((End::Source, of.trunc()));
             }
-            Match::Dst { net: of, negate: false } if net.is_none() => {
+            Match::Dst {
+                net: of,
+                negate: false,
+            } if net.is_none() => {
                 net = Some((End::Destination, of.trunc()));
             }
-            Match::DstPorts { protocol, ports: of } if ports.is_none() => {
+            Match::DstPorts {
+                protocol,
+                ports: of,
+            } if ports.is_none() => {
                 ports = Some((*protocol, *of));
             }
             Match::Protocol(protocol) if ports.is_none() && protocol.has_ports() => {
@@ -163,12 +176,10 @@ fn split(rule: &Rule) -> Option<Split<'_>> {
 fn elements(lookup: Lookup, entries: impl Iterator<Item = Entry>) -> BTreeSet<Element> {
     match lookup {
         Lookup::Net(_) => ranges(entries.filter_map(|(net, _)| net)),
-        Lookup::NetPorts(_) => {
-            net_ports(entries.filter_map(|(net, ports)| {
-                let (protocol, ports) = ports?;
-                Some((net?, protocol, ports))
-            }))
-        }
+        Lookup::NetPorts(_) => net_ports(entries.filter_map(|(net, ports)| {
+            let (protocol, ports) = ports?;
+            Some((net?, protocol, ports))
+        })),
         Lookup::Ports => {
             let mut by_protocol: BTreeMap<Protocol, Vec<PortRange>> = BTreeMap::new();
             for (protocol, ports) in entries.filter_map(|(_, ports)| ports) {
@@ -225,10 +236,16 @@ pub(super) fn net_ports(
         let Ok(net) = IpNet::new(address, length) else {
             continue;
         };
-        while around.last().is_some_and(|(outer, _)| !outer.contains(&net)) {
+        while around
+            .last()
+            .is_some_and(|(outer, _)| !outer.contains(&net))
+        {
             around.pop();
         }
-        let mut covered = around.last().map(|(_, ports)| ports.clone()).unwrap_or_default();
+        let mut covered = around
+            .last()
+            .map(|(_, ports)| ports.clone())
+            .unwrap_or_default();
         for (protocol, ports) in ports {
             let known = covered.entry(protocol).or_default();
             let own = subtract(merge(ports), known);
@@ -264,7 +281,10 @@ fn subtract(ranges: Vec<PortRange>, taken: &[PortRange]) -> Vec<PortRange> {
     let mut left = Vec::new();
     for range in ranges {
         let mut from = Some(range.from);
-        for hole in taken.iter().filter(|hole| hole.from <= range.to && hole.to >= range.from) {
+        for hole in taken
+            .iter()
+            .filter(|hole| hole.from <= range.to && hole.to >= range.from)
+        {
             let Some(start) = from else { break };
             if start < hole.from {
                 left.push(PortRange::new(start, hole.from - 1));

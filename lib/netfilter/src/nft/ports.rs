@@ -2,7 +2,7 @@
 //!
 //! A bridged packet shows only its bridge in `inet`; the port is known in the bridge family's own
 //! forward hook, a step before. There the copy of a frame that leaves by one of the ports gets a
-//! mark that is the port's alone, `inet` dispatches by that mark and takes it away. Only frames
+//! mark that is the port's alone, `inet` dispatches by that mark and takes it away at the end. Only frames
 //! that would enter the chain are marked (the conditions that the two families share are tested
 //! before), so marks of others on other packets stay. A copy's mark ends at the port: it goes into
 //! the network namespace of a pod.
@@ -91,7 +91,7 @@ pub(super) fn lower<'a>(
     for (port, to) in ways {
         if let (Some(to), Some(mark)) = (to, lowering.marks.get(port)) {
             let chain = chain_name(to, lowering.family);
-            let go = Data::Go(Go { back: true, chain });
+            let go = Data::Go(Go { back: false, chain });
             elements.insert(Element::Mark(*mark), go);
             targets.push(*to);
         }
@@ -101,23 +101,20 @@ pub(super) fn lower<'a>(
         elements,
     };
     lowering.set(&map, set);
+    let key = Key::Mark;
+    lowering.chain(name, vec![Rule::new([], Verdict::Map { key, map })]);
+    targets
+}
+
+/// The last rule of `inet`'s forward hook: whatever else was decided, no mark of ours stays.
+pub(super) fn clear() -> Rule {
     let ours = Match::Plain(Plain::Mark {
         value: MAGIC,
         mask: MAGIC_MASK,
     });
-    let clear = Verdict::SetMark {
-        value: 0,
-        mask: u32::MAX,
-    };
-    let key = Key::Mark;
-    lowering.chain(
-        name,
-        vec![
-            Rule::new([], Verdict::Map { key, map }),
-            Rule::new([ours], clear),
-        ],
-    );
-    targets
+    let value = 0;
+    let mask = u32::MAX;
+    Rule::new([ours], Verdict::SetMark { value, mask })
 }
 
 /// The rule of the bridge family for a rule that leads into such a chain. Devices are not compared:

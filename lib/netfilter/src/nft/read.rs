@@ -65,7 +65,10 @@ pub fn read(text: &str) -> Result<Listing, ReadError> {
             _ => {
                 listing.odd = true;
                 if line.ends_with('{') {
-                    lines.by_ref().take_while(|line| *line != "}").for_each(drop);
+                    lines
+                        .by_ref()
+                        .take_while(|line| *line != "}")
+                        .for_each(drop);
                 }
             }
         }
@@ -104,7 +107,9 @@ fn read_set<'a>(keyword: &str, lines: &mut impl Iterator<Item = &'a str>) -> Opt
 
 /// The elements within braces, each as it stands.
 pub(crate) fn split_elements(text: &str) -> impl Iterator<Item = &str> {
-    text.split(',').map(str::trim).filter(|text| !text.is_empty())
+    text.split(',')
+        .map(str::trim)
+        .filter(|text| !text.is_empty())
 }
 
 /// Elements of a set or map; `None`: one that we would not write.
@@ -140,7 +145,8 @@ impl Listing {
         for (name, set) in self.sets {
             match set {
                 Some(set) => {
-                    recognised.rebuild |= wanted.sets.get(&name).is_some_and(|w| w.kind != set.kind);
+                    recognised.rebuild |=
+                        wanted.sets.get(&name).is_some_and(|w| w.kind != set.kind);
                     recognised.objects.sets.insert(name, set);
                 }
                 None => recognised.rebuild = true,

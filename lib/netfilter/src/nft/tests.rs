@@ -135,10 +135,17 @@ fn rules_of_networks_and_ports_become_one_set_without_overlaps() {
         vec![],
     );
     let tables = lower(&rules).expect("lowered");
-    let rules: Vec<String> = tables.inet.chains["TOP-4"].rules.iter().map(write_rule).collect();
+    let rules: Vec<String> = tables.inet.chains["TOP-4"]
+        .rules
+        .iter()
+        .map(write_rule)
+        .collect();
     assert_eq!(
         rules,
-        ["ip saddr . meta l4proto . th dport @TOP-4-nps0 return", "drop"]
+        [
+            "ip saddr . meta l4proto . th dport @TOP-4-nps0 return",
+            "drop"
+        ]
     );
     assert_eq!(
         set_of(&tables, "TOP-4-nps0"),
@@ -243,13 +250,20 @@ fn by_port() -> Ruleset {
 fn a_port_of_departure_becomes_a_mark_that_does_not_stay() {
     let rules = by_port();
     let tables = lower(&rules).expect("lowered");
-    let rules: Vec<String> = tables.bridge.chains["forward"].rules.iter().map(write_rule).collect();
-    assert_eq!(rules, ["ip daddr != @weft-known meta mark set oifname map @ports"]);
+    let rules: Vec<String> = tables.bridge.chains["forward"]
+        .rules
+        .iter()
+        .map(write_rule)
+        .collect();
+    assert_eq!(
+        rules,
+        ["ip daddr != @weft-known meta mark set oifname map @ports"]
+    );
     let outcome = |to: &str, port: &str| {
         let mut packet = Packet::udp(addr("10.0.0.9"), addr(to), 5353);
         packet.mark = 0x4000;
-        let pass = Pass::new(Hook::Forward, Some("weave"), Some("weave"))
-            .ports(Some("p9"), Some(port));
+        let pass =
+            Pass::new(Hook::Forward, Some("weave"), Some("weave")).ports(Some("p9"), Some(port));
         let outcome = trace_nft(&tables, &packet, &[pass]).expect("traced");
         (outcome.dropped, outcome.mark)
     };
@@ -285,7 +299,9 @@ fn a_change_of_elements_writes_no_rule() {
 fn what_was_written_reads_back_as_it_is_wanted() {
     let wanted = lower(&by_port()).expect("lowered");
     let mut kernel = FakeNft::default();
-    kernel.run(&script(&Tables::default(), &wanted)).expect("taken");
+    kernel
+        .run(&script(&Tables::default(), &wanted))
+        .expect("taken");
     let listed = |table: &str| read(&kernel.list(table).expect("a table")).expect("read");
     let observed = Observed::Listed {
         inet: Some(listed("inet weft")),
@@ -298,27 +314,49 @@ fn what_was_written_reads_back_as_it_is_wanted() {
 fn a_listing_with_something_odd_is_written_anew_in_one_piece() {
     let wanted = lower(&by_port()).expect("lowered");
     let mut kernel = FakeNft::default();
-    kernel.run(&script(&Tables::default(), &wanted)).expect("taken");
+    kernel
+        .run(&script(&Tables::default(), &wanted))
+        .expect("taken");
     let whole = kernel.list("inet weft").expect("a table");
-    let odd = whole.replace("\tset weft-known {", "\tcounter c {\n\t\tpackets 1 bytes 2\n\t}\n\n\tset weft-known {");
+    let odd = whole.replace(
+        "\tset weft-known {",
+        "\tcounter c {\n\t\tpackets 1 bytes 2\n\t}\n\n\tset weft-known {",
+    );
     let observed = Observed::Listed {
         inet: Some(read(&odd).expect("read")),
-        bridge: kernel.list("bridge weft-npc").map(|text| read(&text).expect("read")),
+        bridge: kernel
+            .list("bridge weft-npc")
+            .map(|text| read(&text).expect("read")),
     };
     let script = diff(&owned(), &observed, &wanted).text;
-    assert!(script.starts_with("delete table inet weft\nadd table inet weft\n"), "{script}");
+    assert!(
+        script.starts_with("delete table inet weft\nadd table inet weft\n"),
+        "{script}"
+    );
     kernel.run(&script).expect("taken");
     assert_eq!(kernel.list("inet weft"), Some(whole));
-    assert_eq!(read("table inet weft {\n"), Err(read("table inet weft {").unwrap_err()));
+    assert_eq!(
+        read("table inet weft {\n"),
+        Err(read("table inet weft {").unwrap_err())
+    );
     assert!(read("nonsense").is_err());
 }
 
 /// A chain of rules on networks, ports and states, with any verdict.
 fn random_rules() -> impl Strategy<Value = Vec<PlainRule>> {
     let net = prop::sample::select(vec![
-        "10.0.0.0/8", "10.1.0.0/16", "10.1.1.0/24", "10.1.1.1/32", "10.2.0.0/15", "0.0.0.0/0",
+        "10.0.0.0/8",
+        "10.1.0.0/16",
+        "10.1.1.0/24",
+        "10.1.1.1/32",
+        "10.2.0.0/15",
+        "0.0.0.0/0",
     ]);
-    let ports = (prop::sample::select(vec![Protocol::TCP, Protocol::UDP]), 79_u16..84, 0_u16..4);
+    let ports = (
+        prop::sample::select(vec![Protocol::TCP, Protocol::UDP]),
+        79_u16..84,
+        0_u16..4,
+    );
     let rule = (
         prop::option::weighted(0.8, net),
         prop::option::weighted(0.8, ports),

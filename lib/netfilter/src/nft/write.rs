@@ -66,7 +66,10 @@ fn matching(m: &Match) -> String {
             negate,
         } => format!("{} {}@{set}", address(*end, *family), not(*negate)),
         Match::AddrPort { end, family, set } => {
-            format!("{} . meta l4proto . th dport @{set}", address(*end, *family))
+            format!(
+                "{} . meta l4proto . th dport @{set}",
+                address(*end, *family)
+            )
         }
         Match::Ports { set } => format!("meta l4proto . th dport @{set}"),
     }
@@ -79,7 +82,10 @@ fn plain(m: &Plain) -> String {
         Plain::InIface { iface, negate } => format!("iifname {}{}", not(*negate), device(iface)),
         Plain::OutIface { iface, negate } => format!("oifname {}{}", not(*negate), device(iface)),
         Plain::Protocol(protocol) => format!("meta l4proto {}", protocol.0),
-        Plain::DstPorts { protocol, ports: of } => format!("{protocol} dport {}", ports(*of)),
+        Plain::DstPorts {
+            protocol,
+            ports: of,
+        } => format!("{protocol} dport {}", ports(*of)),
         Plain::IcmpType(kind) => format!("icmp type {kind}"),
         Plain::Icmp6Type(kind) => format!("icmpv6 type {kind}"),
         Plain::CtState(states) => {
@@ -88,7 +94,10 @@ fn plain(m: &Plain) -> String {
             let bits: Vec<String> = bits.iter().map(|bit| format!("{bit:#x}")).collect();
             format!("ct state {}", bits.join(","))
         }
-        Plain::Mark { value, mask: u32::MAX } => format!("meta mark 0x{value:08x}"),
+        Plain::Mark {
+            value,
+            mask: u32::MAX,
+        } => format!("meta mark 0x{value:08x}"),
         Plain::Mark { value, mask } => format!("meta mark & 0x{mask:08x} == 0x{value:08x}"),
         Plain::PktType(kind) => format!(
             "meta pkttype {}",

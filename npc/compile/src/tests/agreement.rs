@@ -54,7 +54,10 @@ fn disagreement(model: &PolicyModel, node: &NodeView, packet: &Packet) -> Option
     let mark_kept =
         outcome.dropped || (outcome.mark | node.mark == 0xffff_ffff && unmarked.mark == !node.mark);
     let same = outcome.dropped == unmarked.dropped;
-    if !same || outcome.dropped != reason.is_some() || logged != Vec::from_iter(reason) || !mark_kept
+    if !same
+        || outcome.dropped != reason.is_some()
+        || logged != Vec::from_iter(reason)
+        || !mark_kept
     {
         let path: Vec<String> = outcome.path.iter().map(ToString::to_string).collect();
         return Some(format!(
@@ -67,8 +70,8 @@ fn disagreement(model: &PolicyModel, node: &NodeView, packet: &Packet) -> Option
     nft_disagrees(&ruleset, model, node, packet, reason)
 }
 
-/// The same rules in nftables: the same verdict and reason. The mark of a copy of a group frame to
-/// an isolated pod is not kept: it says which port the copy leaves by, and ends there.
+/// The same rules in nftables: the same verdict and reason. The mark of a frame to no known address
+/// that leaves by the port of an isolated pod is not kept: it says which port, and ends there.
 fn nft_disagrees(
     ruleset: &Ruleset,
     model: &PolicyModel,
@@ -77,13 +80,12 @@ fn nft_disagrees(
     reason: Option<&str>,
 ) -> Option<String> {
     let tables = lower(ruleset).expect("a ruleset that has an equal in nftables");
-    let group = matches!(packet.path, Path::Forward { out_port: Some(_) });
     for mark in [0xffff_ffff, !node.mark] {
         let outcome = traced_by_nft(&tables, model, packet, mark);
         let logged: Vec<&str> = outcome.logged.iter().map(String::as_str).collect();
         let mark_kept = outcome.dropped
             || outcome.mark | node.mark == mark | node.mark
-            || group && outcome.mark == 0;
+            || outcome.mark == 0 && outcome.path.iter().any(|step| step.contains("oifname map"));
         let leaked = !outcome.dropped && mark & node.mark == 0 && outcome.mark & node.mark != 0;
         if outcome.dropped != reason.is_some()
             || logged != Vec::from_iter(reason)

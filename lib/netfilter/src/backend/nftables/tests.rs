@@ -96,7 +96,10 @@ fn drift_is_what_a_verification_changes() {
         |kernel| kernel.tables.clear(),
         |kernel| {
             let table = kernel.tables.get_mut("inet weft").expect("table");
-            table.chains.values_mut().for_each(|chain| chain.rules.clear());
+            table
+                .chains
+                .values_mut()
+                .for_each(|chain| chain.rules.clear());
         },
         |kernel| {
             let table = kernel.tables.get_mut("inet weft").expect("table");
@@ -145,7 +148,10 @@ fn an_impossible_ruleset_is_refused_and_nothing_written() {
 #[test]
 fn a_sweep_leaves_nothing_and_others_tables() {
     let mut backend = backend();
-    backend.tool_mut().run("add table inet other").expect("taken");
+    backend
+        .tool_mut()
+        .run("add table inet other")
+        .expect("taken");
     now(backend.sync(&ruleset(&["10.0.0.1"]))).expect("synced");
     assert!(now(backend.sweep()).expect("swept").changed());
     let left: Vec<&String> = backend.tool_mut().tables.keys().collect();
