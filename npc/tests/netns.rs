@@ -9,6 +9,8 @@
 
 #[path = "netns/api.rs"]
 mod api;
+#[path = "netns/group.rs"]
+mod group;
 #[path = "netns/probe.rs"]
 mod probe;
 #[path = "netns/process.rs"]
@@ -84,6 +86,16 @@ fn moments() -> (Vec<Moment>, usize) {
     (moments, unsent)
 }
 
+/// Runs tools on the node.
+fn runner(stage: &Stage) -> Runner {
+    Runner {
+        wrapper: ["ip", "netns", "exec", stage.node.name()]
+            .map(str::to_owned)
+            .into(),
+        ..Runner::default()
+    }
+}
+
 fn play<B: Backend>(backend: impl AsyncFnOnce(Runner) -> B) {
     let (moments, unsent) = moments();
     let sent: usize = moments.iter().map(|moment| moment.shots.len()).sum();
@@ -92,12 +104,7 @@ fn play<B: Backend>(backend: impl AsyncFnOnce(Runner) -> B) {
         "{sent} packets sent, {unsent} not"
     );
     let mut stage = Stage::new();
-    let runner = Runner {
-        wrapper: ["ip", "netns", "exec", stage.node.name()]
-            .map(str::to_owned)
-            .into(),
-        ..Runner::default()
-    };
+    let runner = runner(&stage);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -141,30 +148,42 @@ fn play<B: Backend>(backend: impl AsyncFnOnce(Runner) -> B) {
     );
 }
 
-fn iptables(variant: Variant) {
-    play(async |runner| {
-        let tools = HostTools::probe(runner, variant).await;
-        Iptables::new(weft_npc::owner(), tools.expect("tools"))
-    });
+async fn iptables(runner: Runner, variant: Variant) -> Iptables<HostTools> {
+    let tools = HostTools::probe(runner, variant).await;
+    Iptables::new(weft_npc::owner(), tools.expect("tools"))
+}
+
+async fn nftables(runner: Runner) -> Nftables<HostNft> {
+    let nft = HostNft::probe(runner).await.expect("nft");
+    Nftables::new(weft_npc::owned(), nft)
 }
 
 #[test]
 #[ignore = "needs root: own network namespaces"]
 fn packets_are_judged_as_the_table_says_by_iptables_nft() {
-    iptables(Variant::Nft);
+    play(async |runner| iptables(runner, Variant::Nft).await);
 }
 
 #[test]
 #[ignore = "needs root: own network namespaces"]
 fn packets_are_judged_as_the_table_says_by_iptables_legacy() {
-    iptables(Variant::Legacy);
+    play(async |runner| iptables(runner, Variant::Legacy).await);
 }
 
 #[test]
 #[ignore = "needs root: own network namespaces"]
 fn packets_are_judged_as_the_table_says_by_nftables() {
-    play(async |runner| {
-        let nft = HostNft::probe(runner).await.expect("nft");
-        Nftables::new(weft_npc::owned(), nft)
-    });
+    play(nftables);
+}
+
+#[test]
+#[ignore = "needs root: own network namespaces"]
+fn a_broadcast_is_judged_by_each_receiver_s_policy_by_iptables() {
+    group::play(async |runner| iptables(runner, Variant::Nft).await);
+}
+
+#[test]
+#[ignore = "needs root: own network namespaces"]
+fn a_broadcast_is_judged_by_each_receiver_s_policy_by_nftables() {
+    group::play(nftables);
 }
