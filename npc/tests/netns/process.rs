@@ -391,17 +391,18 @@ fn policies_get_into_force(backend: Backend) {
     );
 }
 
+/// Does a connection to the pod get there? Nobody listens: what arrives is answered by a reset.
+fn arrives(host: u8, milliseconds: u64) -> bool {
+    let to = SocketAddr::from(([10, 32, 0, host], 80));
+    let result = TcpStream::connect_timeout(&to, Duration::from_millis(milliseconds));
+    !matches!(result, Err(error) if error.kind() == ErrorKind::TimedOut)
+}
+
 /// Connects to a pod that lets nobody in, and to one that lets everybody in, from one that may
 /// send, until told to stop. Returns (attempts, wrongly allowed, wrongly refused).
 fn attempts(from: &Netns, stop: Arc<AtomicBool>) -> std::thread::JoinHandle<(u32, u32, u32)> {
     from.run(move || {
         std::thread::spawn(move || {
-            // Nobody listens: what arrives is answered by a reset at once.
-            let arrives = |host: u8, patience| {
-                let to = SocketAddr::from(([10, 32, 0, host], 80));
-                let result = TcpStream::connect_timeout(&to, Duration::from_millis(patience));
-                !matches!(result, Err(error) if error.kind() == ErrorKind::TimedOut)
-            };
             let (mut sent, mut leaked, mut lost) = (0, 0, 0);
             while !stop.load(Ordering::Relaxed) {
                 sent += 1;
@@ -437,6 +438,10 @@ fn a_switch_of_backends_opens_and_refuses_nothing_and_leaves_no_rest() {
             pod
         })
         .collect();
+    assert!(
+        pods[2].run(|| arrives(2, 900)),
+        "the control: nothing judges yet"
+    );
     world.start_router();
     let mut attached = world.attached.lock().expect("attachments");
     attached.endpoints = [2, 3, 4].map(endpoint).into();
@@ -452,7 +457,9 @@ fn a_switch_of_backends_opens_and_refuses_nothing_and_leaves_no_rest() {
     world.start();
     world.ready();
     let stop = Arc::new(AtomicBool::new(false));
-    let running = attempts(&pods[2], Arc::clone(&stop));
+    let running: Vec<_> = (0..8)
+        .map(|_| attempts(&pods[2], Arc::clone(&stop)))
+        .collect();
     for backend in [Backend::Nftables, Backend::Iptables, Backend::Nftables] {
         world.switch(backend);
         assert_eq!(world.rest(), "", "after the switch to {backend:?}");
@@ -463,7 +470,13 @@ fn a_switch_of_backends_opens_and_refuses_nothing_and_leaves_no_rest() {
         );
     }
     stop.store(true, Ordering::Relaxed);
-    let (sent, leaked, lost) = running.join().expect("attempts");
-    assert!(sent > 50, "only {sent} attempts");
+    let (mut sent, mut leaked, mut lost) = (0, 0, 0);
+    for prober in running {
+        let (more_sent, more_leaked, more_lost) = prober.join().expect("attempts");
+        sent += more_sent;
+        leaked += more_leaked;
+        lost += more_lost;
+    }
+    assert!(sent > 100, "only {sent} attempts");
     assert_eq!((leaked, lost), (0, 0), "of {sent} attempts");
 }

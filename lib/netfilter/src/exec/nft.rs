@@ -1,5 +1,7 @@
 //! `nft` on this host.
 
+use std::time::Duration;
+
 use super::Runner;
 use crate::backend::{Nft, ToolError};
 
@@ -8,6 +10,9 @@ use crate::backend::{Nft, ToolError};
 pub struct HostNft {
     runner: Runner,
 }
+
+/// The first script of a node holds all rules; one that is killed has changed nothing.
+const DEADLINE: Duration = Duration::from_secs(30);
 
 /// One of everything that is written, for a kernel that may lack something. It is checked by the
 /// kernel and not taken.
@@ -33,7 +38,10 @@ impl HostNft {
     /// Runs `nft` so.
     #[must_use]
     pub fn new(runner: Runner) -> Self {
-        Self { runner }
+        let deadline = runner.deadline.max(DEADLINE);
+        Self {
+            runner: Runner { deadline, ..runner },
+        }
     }
 
     /// Asks the kernel whether it would take what we write.
@@ -62,7 +70,12 @@ impl Nft for HostNft {
         args.extend(table.split(' '));
         match self.runner.run("nft", &args, "").await {
             Ok(text) => Ok(Some(text)),
-            Err(error) if error.message.contains("No such file or directory") => Ok(None),
+            // Of the table; a tool that is not there is of another class.
+            Err(error)
+                if error.class == "exit" && error.message.contains("No such file or directory") =>
+            {
+                Ok(None)
+            }
             Err(error) => Err(error),
         }
     }

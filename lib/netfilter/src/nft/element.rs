@@ -108,7 +108,11 @@ impl Kind {
     pub fn keyword(self) -> &'static str {
         match self {
             Self::AddrVerdict(_) | Self::MarkVerdict | Self::DeviceMark => "map",
-            _ => "set",
+            Self::Addr(_)
+            | Self::Range(_)
+            | Self::AddrPort(_)
+            | Self::RangePort(_)
+            | Self::Ports => "set",
         }
     }
 

@@ -276,7 +276,18 @@ impl<'a> Lowering<'a, '_> {
                 }
                 Match::Plain(m.clone())
             }
-            other => Match::Plain(other.clone()),
+            Plain::Src { .. }
+            | Plain::Dst { .. }
+            | Plain::Protocol(_)
+            | Plain::DstPorts { .. }
+            | Plain::IcmpType(_)
+            | Plain::Icmp6Type(_)
+            | Plain::CtState(_)
+            | Plain::Mark { .. }
+            | Plain::PktType(_)
+            | Plain::SrcLocal { .. }
+            | Plain::DstLocal { .. }
+            | Plain::Limit { .. } => Match::Plain(m.clone()),
         })
     }
 

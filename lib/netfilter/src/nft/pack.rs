@@ -156,7 +156,25 @@ fn split(rule: &Rule) -> Option<Split<'_>> {
             }
             // A rate is counted per rule.
             Match::Limit { .. } => return None,
-            other => rest.push(other),
+            Match::Src { .. }
+            | Match::Dst { .. }
+            | Match::InIface { .. }
+            | Match::OutIface { .. }
+            | Match::Protocol(_)
+            | Match::DstPorts { .. }
+            | Match::IcmpType(_)
+            | Match::Icmp6Type(_)
+            | Match::PhysIn { .. }
+            | Match::PhysOut { .. }
+            | Match::CtState(_)
+            | Match::Mark { .. }
+            | Match::PktType(_)
+            | Match::SrcLocal { .. }
+            | Match::DstLocal { .. }
+            | Match::SrcSet { .. }
+            | Match::DstSet { .. }
+            | Match::SrcPortSet { .. }
+            | Match::DstPortSet { .. } => rest.push(m),
         }
     }
     rest.sort();

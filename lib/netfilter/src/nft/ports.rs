@@ -41,7 +41,13 @@ pub(super) fn ways(chain: &Chain) -> Option<Ways<'_>> {
         let to = match &rule.verdict {
             PlainVerdict::Goto(to) => Some(to),
             PlainVerdict::Return => None,
-            _ => return None,
+            PlainVerdict::Accept
+            | PlainVerdict::Drop
+            | PlainVerdict::Jump(_)
+            | PlainVerdict::SetMark { .. }
+            | PlainVerdict::Nflog { .. }
+            | PlainVerdict::Masquerade { .. }
+            | PlainVerdict::NoTrack => return None,
         };
         // The first rule that matches decides.
         ways.entry(port).or_insert(to);
@@ -133,7 +139,22 @@ pub(super) fn bridge_rule(
             Plain::InIface { .. } | Plain::OutIface { .. } => continue,
             Plain::SrcSet { set, negate } => (End::Source, set, *negate),
             Plain::DstSet { set, negate } => (End::Destination, set, *negate),
-            other => return Err(format!("a frame cannot be judged by {other:?}")),
+            Plain::Src { .. }
+            | Plain::Dst { .. }
+            | Plain::Protocol(_)
+            | Plain::DstPorts { .. }
+            | Plain::IcmpType(_)
+            | Plain::Icmp6Type(_)
+            | Plain::PhysIn { .. }
+            | Plain::PhysOut { .. }
+            | Plain::CtState(_)
+            | Plain::Mark { .. }
+            | Plain::PktType(_)
+            | Plain::SrcLocal { .. }
+            | Plain::DstLocal { .. }
+            | Plain::SrcPortSet { .. }
+            | Plain::DstPortSet { .. }
+            | Plain::Limit { .. } => return Err(format!("a frame cannot be judged by {m:?}")),
         };
         lowering.copy_to_bridge(set);
         matches.push(Match::Addr {

@@ -154,22 +154,19 @@ impl Listing {
         }
         for (name, listed) in self.chains {
             let mut chain = Chain::default();
-            match wanted.chains.get(&name) {
-                Some(wanted) => {
-                    let base = wanted.base.map(|base| base.to_string());
-                    recognised.rebuild |= base != listed.base;
-                    let same = listed.rules.len() == wanted.rules.len()
-                        && (listed.rules.iter())
-                            .zip(&wanted.rules)
-                            .all(|(listed, wanted)| *listed == write_rule(wanted));
-                    if same {
-                        chain = wanted.clone();
-                    } else {
-                        recognised.broken.insert(name.clone());
-                    }
+            // What a chain holds that is to be deleted does not matter.
+            if let Some(wanted) = wanted.chains.get(&name) {
+                let base = wanted.base.map(|base| base.to_string());
+                recognised.rebuild |= base != listed.base;
+                let same = listed.rules.len() == wanted.rules.len()
+                    && (listed.rules.iter())
+                        .zip(&wanted.rules)
+                        .all(|(listed, wanted)| *listed == write_rule(wanted));
+                if same {
+                    chain = wanted.clone();
+                } else {
+                    recognised.broken.insert(name.clone());
                 }
-                // To be deleted: what it holds does not matter.
-                None => {}
             }
             recognised.objects.chains.insert(name, chain);
         }

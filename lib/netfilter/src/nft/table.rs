@@ -83,13 +83,12 @@ impl Set {
     /// Does it hold the address?
     #[must_use]
     pub fn has_address(&self, address: IpAddr) -> bool {
-        match self.kind {
-            Kind::Addr(_) => self.elements.contains_key(&Element::Addr(address)),
-            _ => self.elements.keys().any(|element| match element {
-                Element::Range(range) => range.contains(&address),
-                _ => false,
-            }),
+        if matches!(self.kind, Kind::Addr(_)) {
+            return self.elements.contains_key(&Element::Addr(address));
         }
+        self.elements
+            .keys()
+            .any(|element| matches!(element, Element::Range(range) if range.contains(&address)))
     }
 
     /// Does it hold address, protocol and port; without an address: protocol and port?

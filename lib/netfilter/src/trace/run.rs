@@ -236,7 +236,22 @@ impl Walk<'_> {
             Match::DstSet { set, negate } => self.in_set(set, &packet.dst)? != *negate,
             Match::SrcPortSet { set } => self.in_set(set, &packet.src)?,
             Match::DstPortSet { set } => self.in_set(set, &packet.dst)?,
-            plain => holds(plain, packet, self.outcome.mark, pass, self.local),
+            Match::Src { .. }
+            | Match::Dst { .. }
+            | Match::InIface { .. }
+            | Match::OutIface { .. }
+            | Match::Protocol(_)
+            | Match::DstPorts { .. }
+            | Match::IcmpType(_)
+            | Match::Icmp6Type(_)
+            | Match::PhysIn { .. }
+            | Match::PhysOut { .. }
+            | Match::CtState(_)
+            | Match::Mark { .. }
+            | Match::PktType(_)
+            | Match::SrcLocal { .. }
+            | Match::DstLocal { .. }
+            | Match::Limit { .. } => holds(m, packet, self.outcome.mark, pass, self.local),
         })
     }
 
