@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use weft_netfilter::backend::{Backend, Iptables, Nftables};
+use weft_netfilter::backend::{Backend, Done, Iptables, Nftables};
 use weft_netfilter::exec::{HostNft, HostTools, Runner, Variant};
 use weft_netfilter::nft::Owned;
 use weft_netfilter::plan::Owner;
@@ -43,15 +43,11 @@ async fn hold_all(backend: &mut impl Backend) {
     let rulesets = rulesets();
     assert!(rulesets.len() > 80, "only {} rulesets", rulesets.len());
     for (line, ruleset) in rulesets {
-        backend
-            .sync(&ruleset)
-            .await
-            .unwrap_or_else(|e| panic!("{line}: {e}"));
-        let drift = backend
-            .verify(&ruleset)
-            .await
-            .unwrap_or_else(|e| panic!("{line}: {e}"));
-        assert!(!drift.changed(), "{line}: read back as {}", drift.plan);
+        let synced = backend.sync(&ruleset).await;
+        assert!(synced.is_ok(), "{line}: {synced:?}");
+        let drift = backend.verify(&ruleset).await;
+        let changed = drift.as_ref().map(Done::changed);
+        assert_eq!(changed, Ok(false), "{line}: read back as {drift:?}");
     }
     backend.sweep().await.expect("everything is removed");
 }
