@@ -2,14 +2,14 @@
 
 use anyhow::Context as _;
 use weft_netfilter::{
-    backend::{Backend as _, Iptables},
-    exec::{HostTools, Runner, Variant},
+    backend::{Backend as _, Iptables, Nftables},
+    exec::{HostNft, HostTools, Runner, Variant},
 };
 
-use crate::config::owner;
+use crate::config::{owned, owner};
 
-/// Removes chains, jumps and sets of npc, in both variants of iptables (an earlier start may have
-/// chosen the other one).
+/// Removes chains, jumps and sets of npc, in both variants of iptables and in nftables (an earlier
+/// start may have chosen another one).
 ///
 /// # Errors
 /// A variant that can be run could not be swept.
@@ -28,6 +28,21 @@ pub async fn cleanup() -> anyhow::Result<()> {
             .with_context(|| format!("cannot remove npc's rules from {}", variant.name()))?;
         if done.changed() {
             tracing::info!("removed npc's rules from {}", variant.name());
+        }
+    }
+    let nft = HostNft::new(Runner::default());
+    match nft.tables().await {
+        Ok(_) => {
+            let done = Nftables::new(owned(), nft)
+                .sweep()
+                .await
+                .context("cannot remove npc's tables from nftables")?;
+            if done.changed() {
+                tracing::info!("removed npc's tables from nftables");
+            }
+        }
+        Err(error) => {
+            tracing::info!(%error, "nftables cannot be looked at: nothing to remove there");
         }
     }
     Ok(())

@@ -1,21 +1,21 @@
-//! What the configuration says about rules.
+//! Names of npc's rules, and what it is told about its node.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
 use ipnet::IpNet;
-use weft_crds::{IptablesVariant, NodeConfig, PolicyBackend};
-use weft_netfilter::{
-    Family, TableName,
-    backend::{Iptables, ToolError},
-    exec::{HostTools, Runner, Variant, detect},
-    plan::Owner,
-};
+use weft_netfilter::{Family, TableName, nft::Owned, plan::Owner};
 use weft_policy_compile::NodeView;
 
 /// Chains and sets of npc: `WEFT-NPC`, `WEFT-NPC-*` in table `filter`, `weft-npc-*`.
 #[must_use]
 pub fn owner() -> Owner {
     Owner::new(&["WEFT-NPC"], "weft-npc-", &[TableName::Filter])
+}
+
+/// Tables of npc where nftables holds the rules. The port rules of the router are in `bridge weft`.
+#[must_use]
+pub fn owned() -> Owned {
+    Owned::new("weft", "weft-npc")
 }
 
 /// What a router said about this node.
@@ -39,28 +39,6 @@ impl Place {
         view.families.extend(self.gateways.iter().map(Family::of));
         view
     }
-}
-
-/// The backend that the configuration and the host ask for.
-///
-/// # Errors
-/// iptables cannot be run at all.
-pub(crate) async fn backend(config: &NodeConfig) -> Result<Iptables<HostTools>, ToolError> {
-    let policy = &config.network.policy;
-    if policy.backend == PolicyBackend::Nftables {
-        tracing::warn!(
-            "policy.backend Nftables is not built into this version: policies are enforced by \
-             iptables and ipset instead"
-        );
-    }
-    let runner = Runner::default();
-    let variant = match policy.iptables_variant {
-        IptablesVariant::Auto => detect(&runner).await?,
-        IptablesVariant::Legacy => Variant::Legacy,
-        IptablesVariant::Nft => Variant::Nft,
-    };
-    let tools = HostTools::probe(runner, variant).await?;
-    Ok(Iptables::new(owner(), tools))
 }
 
 #[cfg(test)]

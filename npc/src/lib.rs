@@ -18,6 +18,7 @@ mod cleanup;
 mod config;
 mod dump;
 mod events;
+mod kernel;
 mod metrics;
 mod router;
 mod run;
@@ -27,6 +28,6 @@ mod sync;
 mod watch;
 
 pub use cleanup::cleanup;
-pub use config::owner;
+pub use config::{owned, owner};
 pub use dump::dump;
 pub use run::run;

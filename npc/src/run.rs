@@ -16,8 +16,8 @@ use weft_runtime::{
 
 use crate::{
     args::RunArgs,
-    config,
     events::{self, Announcer},
+    kernel,
     metrics::Metrics,
     router,
     server::{self, Server},
@@ -61,9 +61,9 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let run_dir = &args.sockets.run_dir;
     std::fs::create_dir_all(run_dir)
         .with_context(|| format!("cannot make the directory {}", run_dir.display()))?;
-    let backend = config::backend(&config)
-        .await
-        .context("cannot run iptables and ipset; the image has them, is this a changed one?")?;
+    let backend = kernel::backend(&config.network.policy).await.context(
+        "cannot run nft, or iptables and ipset; the image has them, is this a changed one?",
+    )?;
 
     let mut registry = Registry::default();
     let metrics = Metrics::new(&mut registry);

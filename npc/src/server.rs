@@ -77,7 +77,7 @@ impl Server {
                 reply(Ok(()))
             }
             NpcRequest::Status => reply(Ok(self.status())),
-            NpcRequest::Dump => reply(Ok(self.wanted.text())),
+            NpcRequest::Dump => reply(Ok(self.wanted.text(&self.backend))),
         }
     }
 

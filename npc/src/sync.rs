@@ -12,7 +12,6 @@ use tokio_util::sync::CancellationToken;
 use weft_netfilter::{
     Ruleset,
     backend::{Backend, Done, Error},
-    plan::{Observed, diff},
 };
 use weft_policy_compile::compile;
 use weft_runtime::{
@@ -22,6 +21,7 @@ use weft_runtime::{
 
 use crate::{
     events::Announcer,
+    kernel,
     metrics::Metrics,
     state::{Snapshot, State},
 };
@@ -42,8 +42,8 @@ impl Wanted {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(ruleset);
     }
 
-    /// As the tools would get them on an empty kernel.
-    pub(crate) fn text(&self) -> String {
+    /// As the backend of this name would write them on an empty kernel.
+    pub(crate) fn text(&self, backend: &str) -> String {
         let wanted = self
             .0
             .lock()
@@ -51,10 +51,7 @@ impl Wanted {
             .clone();
         match wanted {
             None => "# nothing was compiled yet\n".to_owned(),
-            Some(ruleset) => match diff(&Observed::default(), &ruleset) {
-                Ok(plan) => plan.to_string(),
-                Err(error) => format!("# {error}\n"),
-            },
+            Some(ruleset) => kernel::text(backend, &ruleset),
         }
     }
 }

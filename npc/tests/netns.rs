@@ -1,5 +1,5 @@
 //! Real packets against the table of packet cases: pods in namespaces on a bridge `weave`, with
-//! the compiled rules of every case loaded, in both variants of iptables.
+//! the compiled rules of every case loaded, in both variants of iptables and in nftables.
 //!
 //! Nobody listens anywhere: a packet that arrives is answered by its receiver's kernel (a reset, a
 //! port-unreachable, an echo reply), one that was dropped by nobody.
@@ -9,6 +9,8 @@
 
 #[path = "netns/api.rs"]
 mod api;
+#[path = "netns/group.rs"]
+mod group;
 #[path = "netns/probe.rs"]
 mod probe;
 #[path = "netns/process.rs"]
@@ -18,8 +20,8 @@ mod stage;
 
 use weft_netfilter::{
     Family,
-    backend::{Backend as _, Iptables},
-    exec::{HostTools, Runner, Variant},
+    backend::{Backend, Iptables, Nftables},
+    exec::{HostNft, HostTools, Runner, Variant},
 };
 use weft_policy::{Index, cases};
 use weft_policy_compile::{NodeView, compile};
@@ -84,7 +86,17 @@ fn moments() -> (Vec<Moment>, usize) {
     (moments, unsent)
 }
 
-fn play(variant: Variant) {
+/// Runs tools on the node.
+fn runner(stage: &Stage) -> Runner {
+    Runner {
+        wrapper: ["ip", "netns", "exec", stage.node.name()]
+            .map(str::to_owned)
+            .into(),
+        ..Runner::default()
+    }
+}
+
+fn play<B: Backend>(backend: impl AsyncFnOnce(Runner) -> B) {
     let (moments, unsent) = moments();
     let sent: usize = moments.iter().map(|moment| moment.shots.len()).sum();
     assert!(
@@ -92,18 +104,12 @@ fn play(variant: Variant) {
         "{sent} packets sent, {unsent} not"
     );
     let mut stage = Stage::new();
-    let runner = Runner {
-        wrapper: ["ip", "netns", "exec", stage.node.name()]
-            .map(str::to_owned)
-            .into(),
-        ..Runner::default()
-    };
+    let runner = runner(&stage);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .expect("runtime");
-    let tools = runtime.block_on(HostTools::probe(runner, variant));
-    let mut backend = Iptables::new(weft_npc::owner(), tools.expect("tools"));
+    let mut backend = runtime.block_on(backend(runner));
     let view = node();
     let mut wrong = Vec::new();
     for moment in moments {
@@ -142,14 +148,42 @@ fn play(variant: Variant) {
     );
 }
 
+async fn iptables(runner: Runner, variant: Variant) -> Iptables<HostTools> {
+    let tools = HostTools::probe(runner, variant).await;
+    Iptables::new(weft_npc::owner(), tools.expect("tools"))
+}
+
+async fn nftables(runner: Runner) -> Nftables<HostNft> {
+    let nft = HostNft::probe(runner).await.expect("nft");
+    Nftables::new(weft_npc::owned(), nft)
+}
+
 #[test]
 #[ignore = "needs root: own network namespaces"]
 fn packets_are_judged_as_the_table_says_by_iptables_nft() {
-    play(Variant::Nft);
+    play(async |runner| iptables(runner, Variant::Nft).await);
 }
 
 #[test]
 #[ignore = "needs root: own network namespaces"]
 fn packets_are_judged_as_the_table_says_by_iptables_legacy() {
-    play(Variant::Legacy);
+    play(async |runner| iptables(runner, Variant::Legacy).await);
+}
+
+#[test]
+#[ignore = "needs root: own network namespaces"]
+fn packets_are_judged_as_the_table_says_by_nftables() {
+    play(nftables);
+}
+
+#[test]
+#[ignore = "needs root: own network namespaces"]
+fn a_broadcast_is_judged_by_each_receiver_s_policy_by_iptables() {
+    group::play(async |runner| iptables(runner, Variant::Nft).await);
+}
+
+#[test]
+#[ignore = "needs root: own network namespaces"]
+fn a_broadcast_is_judged_by_each_receiver_s_policy_by_nftables() {
+    group::play(nftables);
 }

@@ -32,7 +32,7 @@ pub async fn cleanup(args: &CleanupArgs) -> anyhow::Result<()> {
             problems.push(error);
         }
     }
-    for table in ["bridge weft", "inet weft", "netdev weft"] {
+    for table in ["bridge weft", "inet weft", "bridge weft-npc", "netdev weft"] {
         // Adding first makes the deletion of a missing table no error.
         let text = format!("add table {table}\ndelete table {table}\n");
         if let Err(error) = exec::run("nft", &["-f", "-"], &text).await {

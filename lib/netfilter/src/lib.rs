@@ -1,6 +1,6 @@
 //! Netfilter rules as values: what a node's rules should be ([`Ruleset`]), what must be done to
-//! get there, how that is written for `ipset restore` and `iptables-restore`, and the adapters that
-//! run it.
+//! get there, how that is written for `ipset restore` and `iptables-restore` or for `nft -f`, and the
+//! adapters that run it.
 //!
 //! ```text
 //! compile (npc/compile, router/fabric)          read back (feature exec)
@@ -11,6 +11,8 @@
 //!          ipset restore, iptables-restore --noflush, netlink for elements of sets (feature exec),
 //!          or the fake kernel
 //! ```
+//!
+//! For nftables the same ruleset is lowered first and written in one transaction ([`nft`]).
 //!
 //! The crate must not know Kubernetes, policies, pods or peers: those who fill a [`Ruleset`] do.
 //! Without features it does no I/O. Features: `fake` (a stateful kernel in memory with failure
@@ -24,6 +26,7 @@ pub mod exec;
 pub mod fake;
 mod ir;
 pub mod nfnetlink;
+pub mod nft;
 pub mod plan;
 pub mod text;
 #[cfg(feature = "trace")]

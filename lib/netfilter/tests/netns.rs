@@ -1,4 +1,8 @@
-//! The planner, the text and the executor against a real kernel, with both variants of iptables.
+//! The planner, the text and the executor against a real kernel, with both variants of iptables,
+//! and the same for nftables.
+
+#[path = "netns/nft.rs"]
+mod nft;
 
 use std::{collections::BTreeSet, future::Future};
 

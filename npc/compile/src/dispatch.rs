@@ -2,7 +2,7 @@
 //!
 //! A node of the tree holds at most [`LEAF`] addresses as rules of their own, or at most 2^BITS
 //! rules that lead to the next prefixes. 110 pods in two /26 blocks cost at most two levels, some
-//! 16 rules. (A backend with verdict maps may do it in one lookup; it would replace this module.)
+//! 16 rules. (In nftables the whole tree is one verdict map, see [`weft_netfilter::nft`].)
 
 use std::net::IpAddr;
 

@@ -42,6 +42,9 @@
 //!   tables ports of a bridge are not visible at all. Ports are looked at only for group frames.
 //! - A new connection walks at most a few rules per level of a tree of address prefixes, however
 //!   many pods there are ([`dispatch`]).
+//!
+//! The ruleset is shaped as iptables and ipset hold it; [`weft_netfilter::nft::lower`] says the same
+//! in nftables, where base chains of our own stand in place of the jumps from FORWARD and INPUT.
 
 mod closed;
 mod dispatch;

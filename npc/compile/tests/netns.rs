@@ -1,10 +1,11 @@
 //! The kernel takes what the compiler writes, and holds it as it was meant: the rules of every
-//! case of the policy table, one after the other, in both variants of iptables.
+//! case of the policy table, one after the other, in both variants of iptables and in nftables.
 
 use std::collections::BTreeSet;
 
-use weft_netfilter::backend::{Backend, Iptables};
-use weft_netfilter::exec::{HostTools, Runner, Variant};
+use weft_netfilter::backend::{Backend, Done, Iptables, Nftables};
+use weft_netfilter::exec::{HostNft, HostTools, Runner, Variant};
+use weft_netfilter::nft::Owned;
 use weft_netfilter::plan::Owner;
 use weft_netfilter::{Family, Ruleset, TableName};
 use weft_policy::cases;
@@ -37,37 +38,55 @@ fn rulesets() -> Vec<(&'static str, Ruleset)> {
     rulesets
 }
 
+/// Each ruleset after the other, and none of them is read back as something else.
+async fn hold_all(backend: &mut impl Backend) {
+    let rulesets = rulesets();
+    assert!(rulesets.len() > 80, "only {} rulesets", rulesets.len());
+    for (line, ruleset) in rulesets {
+        let synced = backend.sync(&ruleset).await;
+        assert!(synced.is_ok(), "{line}: {synced:?}");
+        let drift = backend.verify(&ruleset).await;
+        let changed = drift.as_ref().map(Done::changed);
+        assert_eq!(changed, Ok(false), "{line}: read back as {drift:?}");
+    }
+    backend.sweep().await.expect("everything is removed");
+}
+
+fn run<F: Future<Output = ()>>(work: impl FnOnce() -> F + Send + 'static) {
+    let ns = Netns::new();
+    ns.run(|| {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime")
+            .block_on(work());
+    });
+}
+
 #[test]
 #[ignore = "needs root: own network namespaces"]
 fn the_kernel_holds_the_rules_of_every_case() {
-    let ns = Netns::new();
-    ns.run(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .expect("a runtime");
-        runtime.block_on(async {
-            for variant in [Variant::Nft, Variant::Legacy] {
-                let tools = HostTools::probe(Runner::default(), variant)
-                    .await
-                    .expect("iptables works here");
-                let owner = Owner::new(&["WEFT-NPC"], "weft-npc-", &[TableName::Filter]);
-                let mut backend = Iptables::new(owner, tools);
-                let rulesets = rulesets();
-                assert!(rulesets.len() > 80, "only {} rulesets", rulesets.len());
-                for (line, ruleset) in rulesets {
-                    backend
-                        .sync(&ruleset)
-                        .await
-                        .unwrap_or_else(|e| panic!("{line}: {e}"));
-                    let drift = backend
-                        .verify(&ruleset)
-                        .await
-                        .unwrap_or_else(|e| panic!("{line}: {e}"));
-                    assert!(!drift.changed(), "{line}: read back as {}", drift.plan);
-                }
-                backend.sweep().await.expect("everything is removed");
-            }
-        });
+    run(async || {
+        for variant in [Variant::Nft, Variant::Legacy] {
+            let tools = HostTools::probe(Runner::default(), variant)
+                .await
+                .expect("iptables works here");
+            let owner = Owner::new(&["WEFT-NPC"], "weft-npc-", &[TableName::Filter]);
+            hold_all(&mut Iptables::new(owner, tools)).await;
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs root: own network namespaces"]
+fn nftables_holds_the_rules_of_every_case() {
+    run(async || {
+        let nft = HostNft::probe(Runner::default())
+            .await
+            .expect("nft works here");
+        let before = nft.tables().await.expect("listed");
+        let owned = Owned::new("weft", "weft-npc");
+        hold_all(&mut Nftables::new(owned, nft.clone())).await;
+        assert_eq!(nft.tables().await.expect("listed"), before);
     });
 }

@@ -83,7 +83,11 @@ async fn drift_is_repaired_by_the_rules_of_the_last_sync() {
     sync.verify().await.expect("verified");
     assert_eq!(forward(&mut sync), ["-j WEFT-NPC"]);
     assert_eq!(*state.watch_applied().borrow(), applied);
-    assert!(sync.wanted.text().contains(":WEFT-NPC - [0:0]"));
+    assert!(
+        sync.wanted
+            .text("iptables-nft")
+            .contains(":WEFT-NPC - [0:0]")
+    );
 }
 
 #[tokio::test]

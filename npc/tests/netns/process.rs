@@ -1,12 +1,15 @@
 //! The whole process: a small API, a router that only lists, and the kernel of a namespace.
 
 use std::{
-    io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::TcpStream,
+    io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
     os::unix::net::UnixListener,
     path::Path,
     process::Child,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -16,7 +19,7 @@ use weft_socket::{
     encode,
 };
 use weft_testkit::{
-    builders::{make_namespace, make_network_policy, make_pod},
+    builders::{make_namespace, make_network_policy, make_pod, selector},
     eventually::{eventually, eventually_eq},
     netns::Netns,
 };
@@ -26,6 +29,7 @@ use crate::api::{Api, NAMESPACES, PODS, POLICIES};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 struct World {
+    backend: Backend,
     // The process ends before its namespace does.
     npc: Option<Child>,
     ns: Netns,
@@ -73,9 +77,17 @@ fn router(path: &Path, attached: Arc<Mutex<Endpoints>>) {
     });
 }
 
+/// Where npc keeps its rules, and how to look at them there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Backend {
+    Iptables,
+    Nftables,
+}
+
 impl World {
-    fn new() -> Self {
+    fn new(backend: Backend) -> Self {
         let world = Self {
+            backend,
             npc: None,
             ns: Netns::new(),
             dir: tempfile::tempdir().expect("directory"),
@@ -91,20 +103,21 @@ impl World {
         world.ns.run(move || {
             std::thread::spawn(move || api.serve());
         });
-        let config = json!({"clusterId": "c", "generation": 1, "network": {}});
         let kubeconfig = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "c",
             "clusters": [{"name": "c", "cluster": {"server": "http://127.0.0.1:8080"}}],
             "users": [{"name": "u", "user": {}}],
             "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
         });
-        for (name, text) in [("node.json", config), ("kubeconfig", kubeconfig)] {
-            std::fs::write(world.dir.path().join(name), text.to_string()).expect(name);
-        }
+        std::fs::write(world.dir.path().join("kubeconfig"), kubeconfig.to_string())
+            .expect("kubeconfig");
         world
     }
 
     fn start(&mut self) {
+        let network = json!({"policy": {"backend": format!("{:?}", self.backend)}});
+        let config = json!({"clusterId": "c", "generation": 1, "network": network});
+        std::fs::write(self.dir.path().join("node.json"), config.to_string()).expect("node.json");
         let npc = self.ns.spawn(&format!(
             "env KUBECONFIG={dir}/kubeconfig NODE_NAME=n1 {npc} run --config {dir}/node.json \
              --run-dir {dir} >>{dir}/log 2>&1",
@@ -144,22 +157,71 @@ impl World {
         });
     }
 
+    /// Killed and started again with another backend.
+    fn switch(&mut self, backend: Backend) {
+        self.kill();
+        std::fs::remove_file(self.dir.path().join("npc.sock")).expect("socket of the dead");
+        self.backend = backend;
+        self.start();
+        self.ready();
+    }
+
     /// Addresses that the kernel does not close.
     fn known(&self) -> Vec<String> {
-        // The set or its twin.
-        let listed = self
-            .ns
-            .sh("ipset save | sed -n 's/^add weft-npc-known-4[.b]* //p'");
-        let mut addresses: Vec<String> = listed.lines().map(str::to_owned).collect();
+        let listed = self.ns.sh(match self.backend {
+            // The set or its twin.
+            Backend::Iptables => "ipset save | sed -n 's/^add weft-npc-known-4[.b]* //p'",
+            Backend::Nftables => {
+                "nft list set inet weft weft-npc-known-4 | tr -d '\\n\\t' | \
+                 sed -n 's/.*elements = {//; s/}.*//; s/, */\\n/gp; s/^/ /p' | sort -u"
+            }
+        });
+        let mut addresses: Vec<String> = listed
+            .lines()
+            .map(|line| line.trim().to_owned())
+            .filter(|line| !line.is_empty() && !line.contains([' ', ',']))
+            .collect();
         addresses.sort();
+        addresses.dedup();
         addresses
+    }
+
+    /// All rules, without counters, and without telling a set from its twin.
+    fn rules(&self) -> String {
+        self.ns.sh(match self.backend {
+            Backend::Iptables => {
+                "iptables-nft-save -t filter | grep -v '^#' | sed 's/\\[.*//; s/\\.b / /g'"
+            }
+            Backend::Nftables => "nft -n list table inet weft; nft -n list table bridge weft-npc",
+        })
+    }
+
+    /// What of npc's there is outside of its backend.
+    fn rest(&self) -> String {
+        self.ns.sh(match self.backend {
+            Backend::Iptables => "nft list tables | grep weft || true",
+            Backend::Nftables => {
+                "ipset list -n; for t in iptables ip6tables; do for v in nft legacy; do \
+                 $t-$v-save | grep WEFT || true; done; done"
+            }
+        })
     }
 }
 
 #[test]
 #[ignore = "needs root: own network namespaces"]
 fn a_pod_is_let_in_when_its_policy_is_in_force_and_stays_so_when_npc_dies() {
-    let mut world = World::new();
+    pod_is_let_in(Backend::Iptables);
+}
+
+#[test]
+#[ignore = "needs root: own network namespaces"]
+fn a_pod_is_let_in_when_its_policy_is_in_force_in_nftables_and_stays_so_when_npc_dies() {
+    pod_is_let_in(Backend::Nftables);
+}
+
+fn pod_is_let_in(backend: Backend) {
+    let mut world = World::new(backend);
     // Somebody's rules from before.
     world
         .ns
@@ -177,12 +239,21 @@ fn a_pod_is_let_in_when_its_policy_is_in_force_and_stays_so_when_npc_dies() {
             false => Err(reasons),
         }
     });
-    assert_eq!(world.ns.sh("ipset list -n"), "");
+    assert_eq!(
+        world
+            .ns
+            .sh("ipset list -n; nft list tables | grep weft || true"),
+        ""
+    );
     world.start_router();
     world.ready();
+    let jump = match backend {
+        Backend::Iptables => "-A FORWARD -j WEFT-NPC\n",
+        Backend::Nftables => "",
+    };
     assert_eq!(
         world.ns.sh("iptables-nft -S FORWARD"),
-        "-P FORWARD ACCEPT\n-A FORWARD -j WEFT-NPC\n-A FORWARD -s 10.9.0.0/16 -j DROP"
+        format!("-P FORWARD ACCEPT\n{jump}-A FORWARD -s 10.9.0.0/16 -j DROP")
     );
     assert_eq!(world.known(), ["10.32.0.1"]);
 
@@ -207,21 +278,14 @@ fn a_pod_is_let_in_when_its_policy_is_in_force_and_stays_so_when_npc_dies() {
         .push(endpoint(2));
 
     // Killed: the rules stay; started again: nothing changes.
-    let rules = || {
-        world
-            .ns
-            .sh("iptables-nft-save -t filter | grep -v '^#' | sed 's/\\[.*//'")
-    };
-    let before = rules();
+    let before = world.rules();
     let socket = world.dir.path().join("npc.sock");
     world.kill();
     assert_eq!(world.known(), ["10.32.0.1", "10.32.0.2"]);
     std::fs::remove_file(socket).expect("socket of the dead");
     world.start();
     world.ready();
-    let after = world
-        .ns
-        .sh("iptables-nft-save -t filter | grep -v '^#' | sed 's/\\[.*//'");
+    let after = world.rules();
     assert_eq!(after, before);
     assert_eq!(world.known(), ["10.32.0.1", "10.32.0.2"]);
 
@@ -232,17 +296,28 @@ fn a_pod_is_let_in_when_its_policy_is_in_force_and_stays_so_when_npc_dies() {
 
     // A UID that the API never shows.
     let refused = world.ask::<Option<()>>(&NpcRequest::Pod(endpoint(3)));
-    let Err(CallError::Refused(error)) = refused else {
-        panic!("{refused:?}");
+    let code = match &refused {
+        Err(CallError::Refused(error)) => Some(error.code),
+        Ok(_) | Err(_) => None,
     };
-    assert_eq!(error.code, code::TRY_AGAIN_LATER);
+    assert_eq!(code, Some(code::TRY_AGAIN_LATER), "{refused:?}");
     assert_eq!(world.known(), ["10.32.0.1"]);
 }
 
 #[test]
 #[ignore = "needs root: own network namespaces"]
 fn policies_get_into_force_problems_become_events_and_drift_is_repaired() {
-    let mut world = World::new();
+    policies_get_into_force(Backend::Iptables);
+}
+
+#[test]
+#[ignore = "needs root: own network namespaces"]
+fn policies_get_into_force_in_nftables_problems_become_events_and_drift_is_repaired() {
+    policies_get_into_force(Backend::Nftables);
+}
+
+fn policies_get_into_force(backend: Backend) {
+    let mut world = World::new(backend);
     world.start_router();
     world.start();
     world.ready();
@@ -262,9 +337,13 @@ fn policies_get_into_force_problems_become_events_and_drift_is_repaired() {
         "ingress": [{"ports": [{"port": 80, "endPort": 70}]}],
     });
     world.api.add(POLICIES, &policy);
+    let dispatch = match backend {
+        Backend::Iptables => "-d 10.32.0.2/32",
+        Backend::Nftables => "10.32.0.2 : goto WEFT-NPC-I-pod2",
+    };
     eventually(PATIENCE, || {
-        let rules = world.ns.sh("iptables-nft -S");
-        if rules.contains("-d 10.32.0.2/32") {
+        let rules = world.rules();
+        if rules.contains(dispatch) {
             Ok(())
         } else {
             Err(rules)
@@ -278,14 +357,14 @@ fn policies_get_into_force_problems_become_events_and_drift_is_repaired() {
         }
     });
 
-    world
-        .ns
-        .sh("iptables-nft -F && ipset flush weft-npc-known-4");
-    eventually_eq(
-        PATIENCE,
-        &"-P FORWARD ACCEPT\n-A FORWARD -j WEFT-NPC".to_owned(),
-        || world.ns.sh("iptables-nft -S FORWARD"),
-    );
+    let good = world.rules();
+    world.ns.sh(match backend {
+        Backend::Iptables => "iptables-nft -F && ipset flush weft-npc-known-4",
+        Backend::Nftables => {
+            "nft flush table inet weft && nft flush set inet weft weft-npc-known-4"
+        }
+    });
+    eventually_eq(PATIENCE, &good, || world.rules());
     let both = ["10.32.0.1", "10.32.0.2"].map(str::to_owned).to_vec();
     eventually_eq(PATIENCE, &both, || world.known());
     eventually(PATIENCE, || {
@@ -311,4 +390,94 @@ fn policies_get_into_force_problems_become_events_and_drift_is_repaired() {
         metrics.contains("weft_npc_drift_repairs_total "),
         "{metrics}"
     );
+}
+
+/// Does a connection to the pod get there? Nobody listens: what arrives is answered by a reset.
+fn arrives(host: u8, milliseconds: u64) -> bool {
+    let to = SocketAddr::from(([10, 32, 0, host], 80));
+    let result = TcpStream::connect_timeout(&to, Duration::from_millis(milliseconds));
+    !matches!(result, Err(error) if error.kind() == ErrorKind::TimedOut)
+}
+
+/// Connects to a pod that lets nobody in, and to one that lets everybody in, from one that may
+/// send, until told to stop. Returns (attempts, wrongly allowed, wrongly refused).
+fn attempts(from: &Netns, stop: Arc<AtomicBool>) -> std::thread::JoinHandle<(u32, u32, u32)> {
+    from.run(move || {
+        std::thread::spawn(move || {
+            let (mut sent, mut leaked, mut lost) = (0, 0, 0);
+            while !stop.load(Ordering::Relaxed) {
+                sent += 1;
+                leaked += u32::from(arrives(2, 20));
+                lost += u32::from(!arrives(3, 900));
+            }
+            (sent, leaked, lost)
+        })
+    })
+}
+
+#[test]
+#[ignore = "needs root: own network namespaces"]
+fn a_switch_of_backends_opens_and_refuses_nothing_and_leaves_no_rest() {
+    let mut world = World::new(Backend::Iptables);
+    world
+        .ns
+        .sh("sysctl -qw net.bridge.bridge-nf-call-iptables=0 && \
+         ip link add weave type bridge nf_call_iptables 1 && ip link set weave up && \
+         ip addr add 10.32.0.1/12 dev weave");
+    let pods: Vec<Netns> = [2, 3, 4]
+        .into_iter()
+        .map(|n| {
+            let pod = Netns::new();
+            world.ns.sh(&format!(
+                "ip link add vethwepl{n} master weave type veth peer name eth0 netns {} && \
+                 ip link set vethwepl{n} up",
+                pod.name()
+            ));
+            pod.sh(&format!(
+                "ip link set eth0 up && ip addr add 10.32.0.{n}/12 dev eth0"
+            ));
+            pod
+        })
+        .collect();
+    assert!(
+        pods[2].run(|| arrives(2, 900)),
+        "the control: nothing judges yet"
+    );
+    world.start_router();
+    let mut attached = world.attached.lock().expect("attachments");
+    attached.endpoints = [2, 3, 4].map(endpoint).into();
+    drop(attached);
+    for n in [2, 3, 4] {
+        let pod = make_pod("default", &format!("pod{n}")).uid(&format!("uid{n}"));
+        let pod = pod.label("app", &format!("pod{n}")).node("n1").build();
+        world.api.add(PODS, &pod);
+    }
+    let mut policy = make_network_policy("default", "closed").build();
+    policy.spec.get_or_insert_default().pod_selector = Some(selector(&[("app", "pod2")]));
+    world.api.add(POLICIES, &policy);
+    world.start();
+    world.ready();
+    let stop = Arc::new(AtomicBool::new(false));
+    let running: Vec<_> = (0..8)
+        .map(|_| attempts(&pods[2], Arc::clone(&stop)))
+        .collect();
+    for backend in [Backend::Nftables, Backend::Iptables, Backend::Nftables] {
+        world.switch(backend);
+        assert_eq!(world.rest(), "", "after the switch to {backend:?}");
+        assert!(
+            world.rules().contains("WEFT-NPC-I-pod2"),
+            "{}",
+            world.rules()
+        );
+    }
+    stop.store(true, Ordering::Relaxed);
+    let (mut sent, mut leaked, mut lost) = (0, 0, 0);
+    for prober in running {
+        let (more_sent, more_leaked, more_lost) = prober.join().expect("attempts");
+        sent += more_sent;
+        leaked += more_leaked;
+        lost += more_lost;
+    }
+    assert!(sent > 100, "only {sent} attempts");
+    assert_eq!((leaked, lost), (0, 0), "of {sent} attempts");
 }

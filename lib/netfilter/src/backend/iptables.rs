@@ -66,6 +66,14 @@ impl<T: Tools> Iptables<T> {
         &mut self.tools
     }
 
+    /// What of ours is in the kernel now, under the names of the IR.
+    ///
+    /// # Errors
+    /// A tool failed.
+    pub async fn read(&mut self) -> Result<Ruleset, Error> {
+        Ok(self.observe().await?.ruleset)
+    }
+
     async fn observe(&mut self) -> Result<Observed, ToolError> {
         let mut saved = Saved::default();
         for family in self.tools.families().to_vec() {
@@ -170,10 +178,6 @@ impl<T: Tools> Backend for Iptables<T> {
             read_back: true,
             ..done
         })
-    }
-
-    async fn read(&mut self) -> Result<Ruleset, Error> {
-        Ok(self.observe().await?.ruleset)
     }
 }
 

@@ -1,13 +1,15 @@
 //! The seam between those who want a ruleset in the kernel and the kernel interface that holds it.
 //!
-//! [`Iptables`] is one implementation; nftables will be another, whose plan is one transaction. Both
+//! [`Iptables`] is one implementation, [`Nftables`] the other, whose plan is one transaction. Both
 //! take the same [`Ruleset`], so what a backend needs to remember stays inside it.
 
 mod iptables;
+mod nftables;
 
 use std::future::Future;
 
 pub use iptables::{Iptables, Tools};
+pub use nftables::{Nft, Nftables, nft_text};
 
 use crate::{Invalid, Ruleset};
 
@@ -82,9 +84,6 @@ pub trait Backend: Send {
 
     /// As [`Backend::sync`], always from what is read back: what it changes is drift.
     fn verify(&mut self, desired: &Ruleset) -> impl Future<Output = Result<Done, Error>> + Send;
-
-    /// What of ours is in the kernel now, under the names of the IR.
-    fn read(&mut self) -> impl Future<Output = Result<Ruleset, Error>> + Send;
 
     /// Removes everything of ours.
     fn sweep(&mut self) -> impl Future<Output = Result<Done, Error>> + Send {

@@ -4,11 +4,15 @@
 //! that the image or host has chosen: rules must be where the host's other rules are.
 
 mod detect;
+mod nft;
 mod run;
+mod saved;
 mod socket;
 mod tools;
 
 pub use detect::{Evidence, Variant, choose, detect};
+pub use nft::HostNft;
 pub use run::Runner;
+pub use saved::saved;
 pub use socket::{NfError, NfSocket};
 pub use tools::HostTools;

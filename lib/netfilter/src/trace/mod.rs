@@ -8,10 +8,12 @@
 //! Way (how the packet travels) -> passes: hooks with their devices -> trace -> Outcome
 //! ```
 
+mod nft;
 mod packet;
 mod run;
 mod way;
 
+pub use nft::{NftError, NftOutcome, trace_nft};
 pub use packet::{Packet, Pass};
 pub use run::{Outcome, Step, TraceError, trace, trace_with_local};
 pub use way::{Names, Way};

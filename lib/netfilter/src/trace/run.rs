@@ -4,7 +4,8 @@ use std::{collections::BTreeSet, fmt, net::IpAddr};
 
 use super::{Packet, Pass};
 use crate::{
-    ChainName, CtState, Hook, IfPattern, Match, Rule, Ruleset, SetName, Table, TableName, Verdict,
+    ChainName, CtState, Hook, IfPattern, Match, Protocol, Rule, Ruleset, SetName, Table, TableName,
+    Verdict,
 };
 
 /// The ruleset is not one that a kernel could hold.
@@ -231,36 +232,26 @@ impl Walk<'_> {
     fn holds(&self, m: &Match, pass: &Pass) -> Result<bool, TraceError> {
         let packet = &self.packet;
         Ok(match m {
-            Match::Src { net, negate } => net.contains(&packet.src) != *negate,
-            Match::Dst { net, negate } => net.contains(&packet.dst) != *negate,
-            Match::InIface { iface, negate } => named(pass.in_iface.as_deref(), iface) != *negate,
-            Match::OutIface { iface, negate } => named(pass.out_iface.as_deref(), iface) != *negate,
-            Match::PhysIn { iface, negate } => named(pass.phys_in.as_deref(), iface) != *negate,
-            Match::PhysOut { iface, negate } => pass
-                .phys_out
-                .as_deref()
-                .is_some_and(|port| iface.covers(port) != *negate),
-            Match::Protocol(protocol) => packet.protocol == *protocol,
-            Match::DstPorts { protocol, ports } => {
-                packet.protocol == *protocol
-                    && packet.dst_port.is_some_and(|port| ports.contains(port))
-            }
-            Match::IcmpType(kind) => {
-                packet.protocol == crate::Protocol::ICMP && packet.icmp_type == Some(*kind)
-            }
-            Match::Icmp6Type(kind) => {
-                packet.protocol == crate::Protocol::ICMP6 && packet.icmp_type == Some(*kind)
-            }
-            Match::CtState(states) => states.contains(&packet.ct),
-            Match::Mark { value, mask } => self.outcome.mark & mask == *value,
-            Match::PktType(kind) => packet.pkt_type == *kind,
-            Match::SrcLocal { negate } => self.local.contains(&packet.src) != *negate,
-            Match::DstLocal { negate } => self.local.contains(&packet.dst) != *negate,
             Match::SrcSet { set, negate } => self.in_set(set, &packet.src)? != *negate,
             Match::DstSet { set, negate } => self.in_set(set, &packet.dst)? != *negate,
             Match::SrcPortSet { set } => self.in_set(set, &packet.src)?,
             Match::DstPortSet { set } => self.in_set(set, &packet.dst)?,
-            Match::Limit { .. } => true,
+            Match::Src { .. }
+            | Match::Dst { .. }
+            | Match::InIface { .. }
+            | Match::OutIface { .. }
+            | Match::Protocol(_)
+            | Match::DstPorts { .. }
+            | Match::IcmpType(_)
+            | Match::Icmp6Type(_)
+            | Match::PhysIn { .. }
+            | Match::PhysOut { .. }
+            | Match::CtState(_)
+            | Match::Mark { .. }
+            | Match::PktType(_)
+            | Match::SrcLocal { .. }
+            | Match::DstLocal { .. }
+            | Match::Limit { .. } => holds(m, packet, self.outcome.mark, pass, self.local),
         })
     }
 
@@ -271,6 +262,48 @@ impl Walk<'_> {
             .get(name)
             .ok_or_else(|| TraceError::NoSet(name.clone()))?;
         Ok(set.covers(address, self.packet.protocol, self.packet.dst_port))
+    }
+}
+
+/// Does a condition that looks up no set hold?
+pub(super) fn holds(
+    m: &Match,
+    packet: &Packet,
+    mark: u32,
+    pass: &Pass,
+    local: &BTreeSet<IpAddr>,
+) -> bool {
+    match m {
+        Match::Src { net, negate } => net.contains(&packet.src) != *negate,
+        Match::Dst { net, negate } => net.contains(&packet.dst) != *negate,
+        Match::InIface { iface, negate } => named(pass.in_iface.as_deref(), iface) != *negate,
+        Match::OutIface { iface, negate } => named(pass.out_iface.as_deref(), iface) != *negate,
+        Match::PhysIn { iface, negate } => named(pass.phys_in.as_deref(), iface) != *negate,
+        Match::PhysOut { iface, negate } => pass
+            .phys_out
+            .as_deref()
+            .is_some_and(|port| iface.covers(port) != *negate),
+        Match::Protocol(protocol) => packet.protocol == *protocol,
+        Match::DstPorts { protocol, ports } => {
+            packet.protocol == *protocol && packet.dst_port.is_some_and(|port| ports.contains(port))
+        }
+        Match::IcmpType(kind) => {
+            packet.protocol == Protocol::ICMP && packet.icmp_type == Some(*kind)
+        }
+        Match::Icmp6Type(kind) => {
+            packet.protocol == Protocol::ICMP6 && packet.icmp_type == Some(*kind)
+        }
+        Match::CtState(states) => states.contains(&packet.ct),
+        Match::Mark { value, mask } => mark & mask == *value,
+        Match::PktType(kind) => packet.pkt_type == *kind,
+        Match::SrcLocal { negate } => local.contains(&packet.src) != *negate,
+        Match::DstLocal { negate } => local.contains(&packet.dst) != *negate,
+        Match::Limit { .. } => true,
+        // Who walks looks these up.
+        Match::SrcSet { .. }
+        | Match::DstSet { .. }
+        | Match::SrcPortSet { .. }
+        | Match::DstPortSet { .. } => false,
     }
 }
 

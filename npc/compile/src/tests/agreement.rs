@@ -8,14 +8,15 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelecto
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use proptest::prelude::*;
 use proptest::sample::select;
-use weft_netfilter::Family;
+use weft_netfilter::nft::lower;
+use weft_netfilter::{Family, Ruleset};
 use weft_policy::{
     Endpoint, EndpointId, Index, ObjectKey, Packet, Path, Payload, PolicyModel, Protocol, State,
     cases, evaluate,
 };
 use weft_testkit::builders::{ip_block, make_namespace, make_network_policy, make_pod, selector};
 
-use super::way::{traced, traced_with_mark};
+use super::way::{traced, traced_by_nft, traced_with_mark};
 use crate::{NodeView, compile};
 
 pub(super) fn node() -> NodeView {
@@ -29,7 +30,7 @@ pub(super) fn node() -> NodeView {
     }
 }
 
-/// What the rules do is what policy and the closed blocks say, and for the reason they give.
+/// What the rules of both kernel interfaces do is what policy and the closed blocks say, and for the reason they give.
 fn disagreement(model: &PolicyModel, node: &NodeView, packet: &Packet) -> Option<String> {
     let ruleset = compile(model, node);
     ruleset
@@ -53,17 +54,53 @@ fn disagreement(model: &PolicyModel, node: &NodeView, packet: &Packet) -> Option
     let mark_kept =
         outcome.dropped || (outcome.mark | node.mark == 0xffff_ffff && unmarked.mark == !node.mark);
     let same = outcome.dropped == unmarked.dropped;
-    if same && outcome.dropped == reason.is_some() && logged == Vec::from_iter(reason) && mark_kept
+    if !same
+        || outcome.dropped != reason.is_some()
+        || logged != Vec::from_iter(reason)
+        || !mark_kept
     {
-        return None;
+        let path: Vec<String> = outcome.path.iter().map(ToString::to_string).collect();
+        return Some(format!(
+            "{packet:?}\n  evaluator: {verdict}; closed: {closed}\n  iptables: dropped {}, mark {:x}\n    {}",
+            outcome.dropped,
+            outcome.mark,
+            path.join("\n    ")
+        ));
     }
-    let path: Vec<String> = outcome.path.iter().map(ToString::to_string).collect();
-    Some(format!(
-        "{packet:?}\n  evaluator: {verdict}; closed: {closed}\n  rules: dropped {}, mark {:x}\n    {}",
-        outcome.dropped,
-        outcome.mark,
-        path.join("\n    ")
-    ))
+    nft_disagrees(&ruleset, model, node, packet, reason)
+}
+
+/// The same rules in nftables: the same verdict and reason. The mark of a frame to no known address
+/// that leaves by the port of an isolated pod is not kept: it says which port, and ends there.
+fn nft_disagrees(
+    ruleset: &Ruleset,
+    model: &PolicyModel,
+    node: &NodeView,
+    packet: &Packet,
+    reason: Option<&str>,
+) -> Option<String> {
+    let tables = lower(ruleset).expect("a ruleset that has an equal in nftables");
+    for mark in [0xffff_ffff, !node.mark] {
+        let outcome = traced_by_nft(&tables, model, packet, mark);
+        let logged: Vec<&str> = outcome.logged.iter().map(String::as_str).collect();
+        let mark_kept = outcome.dropped
+            || outcome.mark | node.mark == mark | node.mark
+            || outcome.mark == 0 && outcome.path.iter().any(|step| step.contains("oifname map"));
+        let leaked = !outcome.dropped && mark & node.mark == 0 && outcome.mark & node.mark != 0;
+        if outcome.dropped != reason.is_some()
+            || logged != Vec::from_iter(reason)
+            || !mark_kept
+            || leaked
+        {
+            return Some(format!(
+                "{packet:?}\n  wanted: {reason:?}\n  nftables: dropped {}, mark {:x}\n    {}",
+                outcome.dropped,
+                outcome.mark,
+                outcome.path.join("\n    ")
+            ));
+        }
+    }
+    None
 }
 
 #[test]

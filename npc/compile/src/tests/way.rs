@@ -2,7 +2,10 @@
 
 use std::net::IpAddr;
 
-use weft_netfilter::trace::{Names, Outcome, Packet as TracePacket, Pass, Way, trace};
+use weft_netfilter::nft::Tables;
+use weft_netfilter::trace::{
+    Names, NftOutcome, Outcome, Packet as TracePacket, Pass, Way, trace, trace_nft,
+};
 use weft_netfilter::{CtState, Family, Hook, PktType, Protocol, Ruleset};
 use weft_policy::{Packet, Path, Payload, PolicyModel, State};
 
@@ -25,6 +28,21 @@ pub(super) fn traced_with_mark(
         ..translated(packet)
     };
     trace(ruleset, &packet, &passes).expect("a ruleset that the kernel could hold")
+}
+
+/// The same through tables of nftables.
+pub(super) fn traced_by_nft(
+    tables: &Tables,
+    model: &PolicyModel,
+    packet: &Packet,
+    mark: u32,
+) -> NftOutcome {
+    let passes = passes(model, packet);
+    let packet = TracePacket {
+        mark,
+        ..translated(packet)
+    };
+    trace_nft(tables, &packet, &passes).expect("tables that the kernel could hold")
 }
 
 fn translated(packet: &Packet) -> TracePacket {

@@ -1,0 +1,140 @@
+//! nftables.
+
+use std::future::Future;
+
+use super::{Backend, Done, Error, ToolError};
+use crate::{
+    Ruleset,
+    nft::{Listing, Observed, Owned, Script, Tables, diff, lower, read},
+};
+
+/// The tool.
+pub trait Nft: Send {
+    /// `nft -n list table TABLE`; `None`: there is none.
+    fn list(
+        &mut self,
+        table: &str,
+    ) -> impl Future<Output = Result<Option<String>, ToolError>> + Send;
+    /// `nft -f` with this input.
+    fn run(&mut self, script: &str) -> impl Future<Output = Result<(), ToolError>> + Send;
+}
+
+/// Rules of one owner in two tables of nftables. Every sync is one transaction: the kernel holds
+/// the old rules or the new ones.
+#[derive(Debug)]
+pub struct Nftables<T> {
+    owned: Owned,
+    tool: T,
+    /// What is in the kernel if nobody else touched it; `None`: read back first.
+    applied: Option<Tables>,
+}
+
+impl<T: Nft> Nftables<T> {
+    /// Nothing is read or written yet.
+    #[must_use]
+    pub fn new(owned: Owned, tool: T) -> Self {
+        Self {
+            owned,
+            tool,
+            applied: None,
+        }
+    }
+
+    /// The tool, for tests.
+    pub fn tool_mut(&mut self) -> &mut T {
+        &mut self.tool
+    }
+
+    /// What of ours is in the kernel now: the two tables, `None` where there is none.
+    ///
+    /// # Errors
+    /// A table cannot be listed.
+    pub async fn read(&mut self) -> Result<[Option<Listing>; 2], Error> {
+        let [inet, bridge] = self.owned.tables();
+        Ok([self.listing(&inet).await?, self.listing(&bridge).await?])
+    }
+
+    async fn listing(&mut self, table: &str) -> Result<Option<Listing>, ToolError> {
+        let Some(text) = self.tool.list(table).await? else {
+            return Ok(None);
+        };
+        // What cannot be read is written anew as a whole.
+        let unreadable = Listing {
+            odd: true,
+            ..Listing::default()
+        };
+        Ok(Some(read(&text).unwrap_or(unreadable)))
+    }
+
+    async fn apply(&mut self, observed: Observed, wanted: Tables) -> Result<Done, Error> {
+        let Script { text, rules } = diff(&self.owned, &observed, &wanted);
+        if !text.is_empty() {
+            self.tool.run(&text).await?;
+        }
+        self.applied = Some(wanted);
+        Ok(Done {
+            steps: usize::from(!text.is_empty()),
+            rules,
+            plan: if text.is_empty() {
+                text
+            } else {
+                format!("# nft -f -\n{text}")
+            },
+            read_back: false,
+        })
+    }
+}
+
+impl<T: Nft> Backend for Nftables<T> {
+    fn name(&self) -> &'static str {
+        "nftables"
+    }
+
+    async fn sync(&mut self, desired: &Ruleset) -> Result<Done, Error> {
+        // Taken, so that a failure (or a call that is dropped half-way) leaves nothing remembered.
+        match self.applied.take() {
+            Some(applied) => {
+                let wanted = lower(desired)?;
+                self.apply(Observed::Written(applied), wanted).await
+            }
+            None => self.verify(desired).await,
+        }
+    }
+
+    async fn verify(&mut self, desired: &Ruleset) -> Result<Done, Error> {
+        self.applied = None;
+        let wanted = lower(desired)?;
+        let [inet, bridge] = self.read().await?;
+        let done = self
+            .apply(Observed::Listed { inet, bridge }, wanted)
+            .await?;
+        Ok(Done {
+            read_back: true,
+            ..done
+        })
+    }
+}
+
+/// What the backend would write into a kernel that holds nothing.
+///
+/// # Errors
+/// [`Error::Invalid`].
+pub fn nft_text(owned: &Owned, desired: &Ruleset) -> Result<String, Error> {
+    let nothing = Observed::Written(Tables::default());
+    Ok(diff(owned, &nothing, &lower(desired)?).text)
+}
+
+#[cfg(feature = "fake")]
+impl Nft for crate::fake::FakeNft {
+    async fn list(&mut self, table: &str) -> Result<Option<String>, ToolError> {
+        Ok(Self::list(self, table))
+    }
+
+    async fn run(&mut self, script: &str) -> Result<(), ToolError> {
+        Self::run(self, script)
+            .map_err(|message| ToolError::from_output("nft -f -", message, script))
+    }
+}
+
+#[cfg(test)]
+mod tests;
