@@ -1,11 +1,14 @@
 //! Programs of the node: the one place where the router starts processes.
 
-use std::{process::Stdio, time::Duration};
+use std::{path::Path, process::Stdio, time::Duration};
 
 use tokio::io::AsyncWriteExt;
 
 /// No program of ours takes longer unless it hangs.
 const LIMIT: Duration = Duration::from_secs(20);
+
+/// A program that is only asked who it is answers within milliseconds.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// Why a program failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -59,5 +62,29 @@ pub(crate) async fn run(program: &str, args: &[&str], input: &str) -> Result<Str
     match tokio::time::timeout(LIMIT, work).await {
         Ok(result) => result,
         Err(_) => Err(error(format!("no end within {LIMIT:?}"))),
+    }
+}
+
+/// Starts a program without arguments, environment or input and returns what it says on standard
+/// error, however it ends.
+///
+/// # Errors
+/// It cannot be started, or takes longer than 5 s.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "this module is the adapter that starts processes"
+)]
+pub(crate) async fn said(program: &Path) -> Result<String, String> {
+    let output = tokio::process::Command::new(program)
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .output();
+    match tokio::time::timeout(ANSWER, output).await {
+        Ok(Ok(output)) => Ok(String::from_utf8_lossy(&output.stderr).into_owned()),
+        Ok(Err(error)) => Err(format!("cannot start it: {error}")),
+        Err(_) => Err(format!("it did not end within {ANSWER:?}")),
     }
 }

@@ -17,13 +17,13 @@ const CHAINED: [&str; 3] = ["portmap", "bandwidth", "loopback"];
 ///
 /// # Errors
 /// A file cannot be read or written.
-pub fn install(args: &InstallArgs) -> anyhow::Result<()> {
+pub async fn install(args: &InstallArgs) -> anyhow::Result<()> {
     fs::create_dir_all(&args.bin_dir)
         .with_context(|| format!("cannot make the directory {}", args.bin_dir.display()))?;
     copy(&args.source_dir, &args.bin_dir, "weft-cni")?;
     for plugin in CHAINED {
         if args.bin_dir.join(plugin).exists() {
-            report(plugin, &args.bin_dir.join(plugin));
+            report(plugin, &args.bin_dir.join(plugin)).await;
         } else if args.source_dir.join(plugin).exists() {
             copy(&args.source_dir, &args.bin_dir, plugin)?;
         } else {
@@ -55,8 +55,8 @@ fn copy(from: &Path, to: &Path, name: &str) -> anyhow::Result<()> {
 }
 
 /// Says what the host has, and what to do about it.
-fn report(plugin: &str, path: &Path) {
-    let found = version::of(path);
+async fn report(plugin: &str, path: &Path) {
+    let found = version::of(path).await;
     match advice(plugin, path, &found) {
         Some(advice) => tracing::warn!(plugin, "{advice}"),
         None => tracing::info!(plugin, version = ?found.ok(), "The host has its own"),

@@ -9,7 +9,7 @@ async fn main() -> anyhow::Result<()> {
     weft_runtime::logging::init(args.log_format, &args.log)?;
     match args.command {
         Command::Run(args) => weft_router::run(args).await,
-        Command::InstallCni(args) => weft_router::install::install(&args),
+        Command::InstallCni(args) => weft_router::install::install(&args).await,
         Command::Cleanup(args) => weft_router::cleanup::cleanup(&args).await,
     }
 }

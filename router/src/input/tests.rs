@@ -138,8 +138,10 @@ fn the_largest_mtu_of_our_pods_and_the_links_of_the_node_are_found() {
         };
         network.links.insert(IfName::parse(name).unwrap(), link);
     }
-    let mut config = NodeConfig::default();
-    config.cluster_id = "c".into();
+    let config = NodeConfig {
+        cluster_id: "c".into(),
+        ..NodeConfig::default()
+    };
     let stores = stores(Some(weft_node("uid-1", &["192.0.2.1", "203.0.113.9"])));
     let seen = |network: &Network| {
         let input = gather("n1", &config, &stores, &[], network).unwrap().input;

@@ -1,19 +1,8 @@
 //! Versions of the CNI project's plugins, as they say them: `CNI portmap plugin v1.9.1`.
 
-use std::{
-    fmt,
-    io::Read,
-    path::Path,
-    process::{Command, Stdio},
-    thread::sleep,
-    time::{Duration, Instant},
-};
+use std::{fmt, path::Path};
 
-/// A plugin says its version within milliseconds.
-const LIMIT: Duration = Duration::from_secs(5);
-const POLL: Duration = Duration::from_millis(10);
-/// More than any plugin says.
-const MOST: u64 = 64 * 1024;
+use crate::exec;
 
 /// Major, minor, patch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,33 +33,8 @@ impl Version {
 }
 
 /// Asks a plugin: started without `CNI_COMMAND` it prints who it is and does nothing.
-pub(super) fn of(path: &Path) -> Result<Version, String> {
-    let mut child = Command::new(path)
-        .env_clear()
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|e| format!("cannot start it: {e}"))?;
-    let end = Instant::now() + LIMIT;
-    loop {
-        match child.try_wait() {
-            Ok(Some(_)) => break,
-            Ok(None) if Instant::now() < end => sleep(POLL),
-            Ok(None) => {
-                // Whatever it is: gone is what it shall be.
-                let _ = child.kill();
-                let _ = child.wait();
-                return Err(format!("it did not end within {LIMIT:?}"));
-            }
-            Err(e) => return Err(format!("cannot wait for it: {e}")),
-        }
-    }
-    let mut said = String::new();
-    if let Some(stderr) = child.stderr.take() {
-        let read = stderr.take(MOST).read_to_string(&mut said);
-        read.map_err(|e| format!("cannot read what it says: {e}"))?;
-    }
+pub(super) async fn of(path: &Path) -> Result<Version, String> {
+    let said = exec::said(path).await?;
     Version::find(&said).ok_or_else(|| match said.lines().next() {
         Some(line) => format!("it says {line:?}"),
         None => "it says nothing".to_owned(),
