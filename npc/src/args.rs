@@ -24,6 +24,9 @@ pub enum Command {
     Run(RunArgs),
     /// Print the rules that the running npc wants in the kernel.
     Dump(SocketArgs),
+    /// Ask the running npc whether a flow passes this node, and because of which policy and rule.
+    /// Exit status: 0 allowed, 1 denied (or, with --compare, the kernel disagrees), 2 no answer.
+    Query(QueryArgs),
     /// Remove every rule and set of npc from this node. npc must not be running.
     Cleanup,
 }
@@ -34,6 +37,30 @@ pub struct SocketArgs {
     /// Sockets.
     #[arg(long, default_value = "/run/weft")]
     pub run_dir: PathBuf,
+}
+
+/// Arguments of `query`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct QueryArgs {
+    /// Source: NAMESPACE/POD or an address.
+    #[arg(long)]
+    pub from: String,
+    /// Destination: NAMESPACE/POD or an address. Services are translated before policy is asked:
+    /// name the pod or address behind it.
+    #[arg(long)]
+    pub to: String,
+    /// tcp, udp, sctp or icmp.
+    #[arg(long, default_value = "tcp")]
+    pub protocol: String,
+    /// Destination port; must be given unless the protocol is icmp.
+    #[arg(long)]
+    pub port: Option<u16>,
+    /// Also take the packet through the rules that are in the kernel, and say whether they agree.
+    #[arg(long)]
+    pub compare: bool,
+    /// Where npc listens.
+    #[command(flatten)]
+    pub sockets: SocketArgs,
 }
 
 /// Arguments of `run`.

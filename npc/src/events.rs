@@ -82,6 +82,25 @@ impl Announcer {
 
     /// Announces a repair.
     pub(crate) fn drift(&self, plan: &str) {
+        self.on_node(
+            "PolicyRulesRepaired",
+            format!("something else changed the rules of weft's npc; it ran:\n{plan}"),
+        );
+    }
+
+    /// Announces that repairs do not last.
+    pub(crate) fn fight(&self, repairs: usize, plan: &str) {
+        self.on_node(
+            "PolicyRulesContested",
+            format!(
+                "something else changes the rules of weft's npc again and again ({repairs} repairs \
+                 in a minute): until each repair, policies may not be enforced; find and stop it \
+                 (`nft monitor`, another network plugin or firewall). The last repair ran:\n{plan}"
+            ),
+        );
+    }
+
+    fn on_node(&self, reason: &'static str, note: String) {
         self.send(Notice {
             on: ObjectReference {
                 api_version: Some("v1".to_owned()),
@@ -91,9 +110,9 @@ impl Announcer {
                 uid: Some(self.node.clone()),
                 ..ObjectReference::default()
             },
-            reason: "PolicyRulesRepaired",
+            reason,
             action: "Repair",
-            note: format!("something else changed the rules of weft's npc; it ran:\n{plan}"),
+            note,
         });
     }
 

@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use weft_crds::{IptablesVariant, Policy, PolicyBackend};
 use weft_netfilter::{
     Ruleset,
-    backend::{Backend, Done, Error, Iptables, Nftables, ToolError, nft_text},
+    backend::{Backend, Done, Error, Iptables, Nftables, ToolError, Traced, nft_text},
     exec::{HostNft, HostTools, Runner, Variant, detect, saved},
     plan::{Observed, diff},
+    trace::{Packet, Pass},
 };
 
 use crate::config::{owned, owner};
@@ -40,6 +41,13 @@ impl Backend for Kernel {
         match self {
             Self::Iptables(backend) => backend.verify(desired).await,
             Self::Nftables(backend) => backend.verify(desired).await,
+        }
+    }
+
+    async fn trace(&mut self, packet: &Packet, passes: &[Pass]) -> Result<Option<Traced>, Error> {
+        match self {
+            Self::Iptables(backend) => backend.trace(packet, passes).await,
+            Self::Nftables(backend) => backend.trace(packet, passes).await,
         }
     }
 }
@@ -86,6 +94,10 @@ impl<B: Backend, P: Backend> Backend for Successor<B, P> {
         let done = self.current.verify(desired).await?;
         self.retire().await?;
         Ok(done)
+    }
+
+    async fn trace(&mut self, packet: &Packet, passes: &[Pass]) -> Result<Option<Traced>, Error> {
+        self.current.trace(packet, passes).await
     }
 }
 

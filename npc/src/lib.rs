@@ -5,8 +5,10 @@
 //! API (pods, namespaces, policies) --watch--+                       +--> events, metrics, health
 //! router.sock (attachments, blocks) --------+--> State --> Sync ----+
 //! npc.sock (Pod, PodGone, Blocks) ----------+      Index    compile, Backend (iptables + ipset)
-//!        ^                                                            |
-//!        +-------------- Pod is answered when its rules are in force -+
+//!        ^                                                            |      ^
+//!        +-------------- Pod is answered when its rules are in force -+      |
+//!                                     drift: somebody else changed the rules +
+//! NFLOG -> denial: who was denied what, by which policies, why -> log, metrics
 //! ```
 //!
 //! Nothing is written before every first list has arrived (invariant I5), nothing is flushed at
@@ -16,10 +18,13 @@
 pub mod args;
 mod cleanup;
 mod config;
+mod denial;
+mod drift;
 mod dump;
 mod events;
 mod kernel;
 mod metrics;
+mod query;
 mod router;
 mod run;
 mod server;
@@ -30,4 +35,5 @@ mod watch;
 pub use cleanup::cleanup;
 pub use config::{owned, owner};
 pub use dump::dump;
+pub use query::query;
 pub use run::run;

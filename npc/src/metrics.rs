@@ -1,7 +1,7 @@
-//! `weft_npc_*`, and the name of Weave Net's npc that can be told without reading denials
-//! (`weavenpc_blocked_connections_total` comes with the NFLOG reader).
+//! `weft_npc_*`, and the names of Weave Net's npc. Labels have a bounded number of values.
 
 use std::{
+    collections::BTreeSet,
     fmt,
     sync::{Arc, Mutex, PoisonError, atomic::AtomicI64},
     time::{Duration, Instant},
@@ -25,6 +25,40 @@ struct Class {
     class: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Denied {
+    namespace: String,
+    direction: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Blocked {
+    protocol: String,
+    dport: String,
+}
+
+/// Values of a label that came first; later ones are counted together.
+#[derive(Debug, Clone, Default)]
+struct Bounded(Arc<Mutex<BTreeSet<String>>>);
+
+/// So many.
+const VALUES: usize = 256;
+/// What the rest is called.
+const OTHER: &str = "other";
+
+impl Bounded {
+    fn value(&self, value: &str) -> String {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !seen.contains(value) {
+            if seen.len() >= VALUES {
+                return OTHER.to_owned();
+            }
+            seen.insert(value.to_owned());
+        }
+        value.to_owned()
+    }
+}
+
 /// Everything npc counts. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Metrics {
@@ -33,12 +67,17 @@ pub(crate) struct Metrics {
     last_sync: Age,
     failures: Family<Class, Counter>,
     drift: Counter,
+    fight: Gauge,
     policies: Gauge,
     rules: Gauge,
     sets: Gauge,
     elements: Gauge,
     /// Weave's: failed attempts to enforce. No `_total`: that is its name.
     enforcement_errors: Gauge<i64, AtomicI64>,
+    denials: Family<Denied, Counter>,
+    namespaces: Bounded,
+    blocked: Family<Blocked, Counter>,
+    ports: Bounded,
 }
 
 fn buckets() -> Histogram {
@@ -55,11 +94,16 @@ impl Metrics {
             last_sync: Age::default(),
             failures: Family::default(),
             drift: Counter::default(),
+            fight: Gauge::default(),
             policies: Gauge::default(),
             rules: Gauge::default(),
             sets: Gauge::default(),
             elements: Gauge::default(),
             enforcement_errors: Gauge::default(),
+            denials: Family::default(),
+            namespaces: Bounded::default(),
+            blocked: Family::default(),
+            ports: Bounded::default(),
         };
         let m = metrics.clone();
         let r = registry;
@@ -85,6 +129,11 @@ impl Metrics {
             m.drift,
         );
         r.register(
+            "weft_npc_drift_contested",
+            "1 while somebody else changes npc's rules again and again",
+            m.fight,
+        );
+        r.register(
             "weft_npc_policies",
             "NetworkPolicies with pods on this node",
             m.policies,
@@ -100,6 +149,17 @@ impl Metrics {
             "weavenpc_policy_enforcement_errors",
             "Errors while enforcing policies",
             m.enforcement_errors,
+        );
+        r.register(
+            "weft_npc_denials",
+            "Denied packets that were read from the log (at most 500 a second and direction), by \
+             namespace of the pod whose policy denied them",
+            m.denials,
+        );
+        r.register(
+            "weavenpc_blocked_connections",
+            "Denied TCP and UDP packets by destination port (the first 256, then \"other\")",
+            m.blocked,
         );
         metrics
     }
@@ -129,9 +189,32 @@ impl Metrics {
         self.enforcement_errors.inc();
     }
 
+    /// A packet was denied by the policies of a pod of `namespace`.
+    pub(crate) fn denied(&self, namespace: &str, direction: &str) {
+        let label = Denied {
+            namespace: self.namespaces.value(namespace),
+            direction: direction.to_owned(),
+        };
+        self.denials.get_or_create(&label).inc();
+    }
+
+    /// A TCP or UDP packet was denied.
+    pub(crate) fn blocked(&self, protocol: &str, port: u16) {
+        let label = Blocked {
+            protocol: protocol.to_owned(),
+            dport: self.ports.value(&port.to_string()),
+        };
+        self.blocked.get_or_create(&label).inc();
+    }
+
     /// Drift was repaired.
     pub(crate) fn drifted(&self) {
         self.drift.inc();
+    }
+
+    /// Is somebody undoing our repairs?
+    pub(crate) fn fight(&self, is_fight: bool) {
+        self.fight.set(i64::from(is_fight));
     }
 }
 
@@ -178,13 +261,21 @@ mod tests {
         metrics.synced(Duration::from_millis(3), Some(Duration::from_millis(4)));
         metrics.failed("lock");
         metrics.drifted();
+        metrics.denied("default", "ingress");
+        for port in 1..=300 {
+            metrics.blocked("tcp", port);
+        }
         metrics.size(1, &Ruleset::default());
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).expect("encoded");
         for line in [
             "weft_npc_sync_failures_total{class=\"lock\"} 1",
             "weft_npc_drift_repairs_total 1",
+            "weft_npc_drift_contested 0",
             "weft_npc_policies 1",
+            "weft_npc_denials_total{namespace=\"default\",direction=\"ingress\"} 1",
+            "weavenpc_blocked_connections_total{protocol=\"tcp\",dport=\"256\"} 1",
+            "weavenpc_blocked_connections_total{protocol=\"tcp\",dport=\"other\"} 44",
             "weavenpc_policy_enforcement_errors 1",
             "weft_npc_programming_duration_seconds_count 1",
             "weft_npc_last_sync_age_seconds ",

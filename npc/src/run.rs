@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use kube::Client;
 use prometheus_client::registry::Registry;
 use tokio::task::JoinSet;
-use weft_crds::NodeConfig;
+use weft_crds::{NodeConfig, Toggle};
 use weft_netfilter::backend::Backend as _;
 use weft_runtime::{
     health::Health,
@@ -16,13 +16,15 @@ use weft_runtime::{
 
 use crate::{
     args::RunArgs,
+    denial::{self, Reader},
+    drift::Lookout,
     events::{self, Announcer},
     kernel,
     metrics::Metrics,
     router,
     server::{self, Server},
     state::State,
-    sync::{Sync, Wanted},
+    sync::{Sync, Tracer, Wanted},
     watch,
 };
 
@@ -65,6 +67,10 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         "cannot run nft, or iptables and ipset; the image has them, is this a changed one?",
     )?;
 
+    // Before the first look at the kernel: no change is missed between them.
+    let lookout =
+        Lookout::new(backend.name()).context("cannot watch the kernel's rules by netlink")?;
+
     let mut registry = Registry::default();
     let metrics = Metrics::new(&mut registry);
     let registry = Arc::new(registry);
@@ -72,19 +78,26 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let state = Arc::new(State::new(&args.node_name));
     let wanted = Wanted::default();
     let (announcer, notices) = Announcer::new(&args.node_name, Arc::clone(&state));
+    let (kernel, questions) = Tracer::new();
     let server = Arc::new(Server {
         state: Arc::clone(&state),
         health: health.clone(),
         backend: backend.name().to_owned(),
         wanted: wanted.clone(),
+        kernel,
     });
+    let log_denials = config.network.policy.deny_log == Toggle::Enabled;
     let sync = Sync {
         state: Arc::clone(&state),
         backend,
-        metrics,
+        metrics: metrics.clone(),
         health: health.clone(),
         announcer,
-        wanted,
+        wanted: wanted.clone(),
+        lookout,
+        log_group: log_denials.then_some(denial::GROUP),
+        in_kernel: false,
+        questions,
     };
 
     let mut tasks = Tasks::new();
@@ -107,6 +120,14 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         let routes = http::routes(health, registry);
         let serve = http::serve(Listen::Tcp(args.metrics_address), routes, end());
         spawn(&mut tasks, "metrics", async move { Ok(serve.await?) });
+    }
+    if log_denials {
+        let reader = Reader {
+            state: shared(),
+            wanted,
+            metrics,
+        };
+        forever(&mut tasks, "denials", reader.run(end()));
     }
     forever(
         &mut tasks,

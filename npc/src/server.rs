@@ -6,12 +6,15 @@ use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use weft_runtime::{health::Health, lines};
-use weft_socket::{ErrorReply, NpcRequest, NpcStatus, Reply, code, decode, encode};
+use weft_socket::{
+    ErrorReply, NpcRequest, NpcStatus, Query, QueryReply, Reply, code, decode, encode,
+};
 
 use crate::{
+    query,
     router::{endpoint, place},
     state::State,
-    sync::Wanted,
+    sync::{Tracer, Wanted},
 };
 
 /// How long a pod waits for its rules before the router is told to try again. The router itself
@@ -26,6 +29,8 @@ pub(crate) struct Server {
     pub(crate) backend: String,
     /// The rules of the last sync.
     pub(crate) wanted: Wanted,
+    /// What the kernel holds.
+    pub(crate) kernel: Tracer,
 }
 
 /// Serves until `token` is cancelled.
@@ -78,6 +83,7 @@ impl Server {
             }
             NpcRequest::Status => reply(Ok(self.status())),
             NpcRequest::Dump => reply(Ok(self.wanted.text(&self.backend))),
+            NpcRequest::Query(query) => reply(self.query(&query).await),
         }
     }
 
@@ -89,6 +95,24 @@ impl Server {
             backend: self.backend.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
+    }
+
+    async fn query(&self, query: &Query) -> Result<QueryReply, ErrorReply> {
+        let Some(compiled) = self.wanted.get() else {
+            let details = [self.state.missing(), self.state.troubles()].concat();
+            return Err(ErrorReply {
+                code: code::TRY_AGAIN_LATER,
+                msg: "npc does not know the policies yet".to_owned(),
+                details: details.join("; "),
+            });
+        };
+        let flow = query::Flow::find(&self.state, &compiled, query)?;
+        let mut answer = flow.judge(&compiled);
+        if query.compare {
+            let traced = self.kernel.trace(flow.in_kernel(&compiled)).await;
+            answer.kernel = Some(query::compare(answer.allowed, traced)?);
+        }
+        Ok(answer)
     }
 
     /// Takes the endpoint in and waits until the kernel judges its packets.

@@ -237,6 +237,11 @@ impl State {
         }
     }
 
+    /// Looks something up in the index.
+    pub(crate) fn look_up<T>(&self, look: impl FnOnce(&Index) -> T) -> T {
+        look(&self.lock().index)
+    }
+
     /// Has the endpoint's Pod been seen?
     pub(crate) fn is_known(&self, id: &EndpointId) -> Known {
         let inner = self.lock();

@@ -1,25 +1,31 @@
 //! The loop that keeps the kernel as the state wants it: one sync at a time, changes that come
-//! together in one, everything from the beginning after a failure, and a look at the kernel from
-//! time to time.
+//! together in one, everything from the beginning after a failure, and a look at the kernel when
+//! somebody else may have changed it ([`crate::drift`]).
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::sleep,
+};
 use tokio_util::sync::CancellationToken;
 use weft_netfilter::{
     Ruleset,
-    backend::{Backend, Done, Error},
+    backend::{Backend, Done, Error, Traced},
+    trace::{Packet, Pass},
 };
-use weft_policy_compile::compile;
+use weft_policy::PolicyModel;
+use weft_policy_compile::{NodeView, compile};
 use weft_runtime::{
     backoff::{Backoff, random},
     health::Health,
 };
 
 use crate::{
+    drift::{Lookout, News, Wake},
     events::Announcer,
     kernel,
     metrics::Metrics,
@@ -28,31 +34,67 @@ use crate::{
 
 /// Changes of the API come in bursts; CNI does not wait for them.
 const DEBOUNCE: Duration = Duration::from_millis(1);
-/// How often the kernel is compared with what was applied.
-const VERIFY: Duration = Duration::from_secs(10);
 /// A loop that has not come round for so long is stuck (one sync may take two tool deadlines).
 const STUCK: Duration = Duration::from_secs(90);
 
-/// The rules of the last sync, for `dump`.
+/// What was compiled last, and from what.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Compiled {
+    pub(crate) model: PolicyModel,
+    pub(crate) view: NodeView,
+    pub(crate) ruleset: Ruleset,
+}
+
+/// What the last sync wanted in the kernel.
 #[derive(Clone, Default)]
-pub(crate) struct Wanted(Arc<Mutex<Option<Arc<Ruleset>>>>);
+pub(crate) struct Wanted(Arc<Mutex<Option<Arc<Compiled>>>>);
 
 impl Wanted {
-    fn set(&self, ruleset: Arc<Ruleset>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(ruleset);
+    /// `None` until the first sync.
+    pub(crate) fn get(&self) -> Option<Arc<Compiled>> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn set(&self, compiled: Arc<Compiled>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(compiled);
     }
 
     /// As the backend of this name would write them on an empty kernel.
     pub(crate) fn text(&self, backend: &str) -> String {
-        let wanted = self
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        match wanted {
+        match self.get() {
             None => "# nothing was compiled yet\n".to_owned(),
-            Some(ruleset) => kernel::text(backend, &ruleset),
+            Some(compiled) => kernel::text(backend, &compiled.ruleset),
         }
+    }
+}
+
+/// A packet and its way through the node.
+pub(crate) type Journey = (Packet, Vec<Pass>);
+/// A question to the loop, which alone may read the kernel: no half-written state is seen.
+pub(crate) type Question = (Journey, oneshot::Sender<Result<Option<Traced>, Error>>);
+
+/// Takes packets through what the kernel holds.
+#[derive(Clone)]
+pub(crate) struct Tracer(mpsc::Sender<Question>);
+
+impl Tracer {
+    /// And the end for the loop.
+    pub(crate) fn new() -> (Self, mpsc::Receiver<Question>) {
+        let (sender, questions) = mpsc::channel(4);
+        (Self(sender), questions)
+    }
+
+    /// What the rules do; an error for a person.
+    pub(crate) async fn trace(&self, journey: Journey) -> Result<Option<Traced>, String> {
+        let (answer, traced) = oneshot::channel();
+        let stopped = "npc is stopping";
+        let sent = self.0.send((journey, answer)).await;
+        sent.map_err(|_| stopped.to_owned())?;
+        let traced = traced.await.map_err(|_| stopped.to_owned())?;
+        traced.map_err(|error| error.to_string())
     }
 }
 
@@ -64,17 +106,23 @@ pub(crate) struct Sync<B> {
     pub(crate) health: Health,
     pub(crate) announcer: Announcer,
     pub(crate) wanted: Wanted,
+    pub(crate) lookout: Lookout,
+    /// NFLOG group of denials; `None`: they are not logged.
+    pub(crate) log_group: Option<u16>,
+    /// The kernel holds what was compiled last, as far as we know.
+    pub(crate) in_kernel: bool,
+    pub(crate) questions: mpsc::Receiver<Question>,
 }
 
 impl<B: Backend> Sync<B> {
     /// Runs until `token` is cancelled. The rules stay.
     pub(crate) async fn run(mut self, token: CancellationToken) {
         let heartbeat = self.health.heartbeat("sync", STUCK);
-        let mut verify = interval(VERIFY);
-        verify.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
         let state = Arc::clone(&self.state);
         let mut changed = state.watch_changed();
+        // Also what changed before we began to watch.
+        changed.mark_changed();
         let mut retry: Option<Duration> = None;
         loop {
             heartbeat.beat();
@@ -94,8 +142,20 @@ impl<B: Backend> Sync<B> {
                     }
                     changed.borrow_and_update();
                 }
-                () = sleep(retry.unwrap_or(VERIFY)), if retry.is_some() => {}
-                _ = verify.tick() => look = true,
+                () = sleep(retry.unwrap_or_default()), if retry.is_some() => {}
+                Some(((packet, passes), answer)) = self.questions.recv() => {
+                    let traced = self.backend.trace(&packet, &passes).await;
+                    // Whoever asked may have gone.
+                    let _ = answer.send(traced);
+                    continue;
+                }
+                wake = self.lookout.wait(), if retry.is_none() => match wake {
+                    Wake::Look => look = true,
+                    Wake::Probe => {
+                        self.probe().await;
+                        continue;
+                    }
+                },
             }
             let missing = state.missing();
             if !missing.is_empty() {
@@ -103,7 +163,7 @@ impl<B: Backend> Sync<B> {
                 continue;
             }
             self.health.ready("lists");
-            let result = if look && retry.is_none() {
+            let result = if look {
                 self.verify().await
             } else {
                 self.sync().await
@@ -124,80 +184,117 @@ impl<B: Backend> Sync<B> {
         }
     }
 
+    /// Looks a little: is there reason to look closer?
+    async fn probe(&mut self) {
+        match self.wanted.get() {
+            Some(applied) => self.lookout.probe(&applied.ruleset).await,
+            None => self.lookout.skip_probe(),
+        }
+    }
+
     /// Applies the state.
     async fn sync(&mut self) -> Result<(), Error> {
         let started = Instant::now();
-        let Some(snapshot) = self.state.snapshot() else {
+        let Some(Snapshot {
+            version,
+            model,
+            view,
+            since,
+        }) = self.state.snapshot()
+        else {
             return Ok(());
         };
-        let ruleset = Arc::new(compile(&snapshot.model, &snapshot.view));
-        let compiled = started.elapsed();
-        self.wanted.set(Arc::clone(&ruleset));
-        match self.backend.sync(&ruleset).await {
+        let view = NodeView {
+            log_group: self.log_group,
+            ..view
+        };
+        let last = self.wanted.get().filter(|_| self.in_kernel);
+        if last.is_some_and(|last| last.model == model && last.view == view) {
+            // Most changes of a cluster's pods change nothing here.
+            self.state.applied(version);
+            self.metrics.synced(started.elapsed(), None);
+            return Ok(());
+        }
+        let ruleset = compile(&model, &view);
+        let compiled = Arc::new(Compiled {
+            model,
+            view,
+            ruleset,
+        });
+        let took = started.elapsed();
+        self.wanted.set(Arc::clone(&compiled));
+        self.in_kernel = false;
+        match self.backend.sync(&compiled.ruleset).await {
             Ok(done) => {
-                self.state.applied(snapshot.version);
-                self.report(&snapshot, &ruleset, &done, compiled, started.elapsed());
+                self.in_kernel = true;
+                self.state.applied(version);
+                if done.rules {
+                    self.lookout.wrote_rules();
+                }
+                tracing::debug!(version, compiled = ?took, took = ?started.elapsed(), "synced");
+                let since = since.filter(|_| done.changed());
+                self.metrics
+                    .synced(started.elapsed(), since.map(|since| since.elapsed()));
+                self.report(&compiled, &done);
                 Ok(())
             }
             Err(error) => {
-                self.state.failed(snapshot.since, error.to_string());
+                self.state.failed(since, error.to_string());
                 Err(error)
             }
         }
     }
 
-    fn report(
-        &self,
-        snapshot: &Snapshot,
-        ruleset: &Ruleset,
-        done: &Done,
-        compiled: Duration,
-        took: Duration,
-    ) {
-        let latency = snapshot.since.filter(|_| done.changed());
-        self.metrics
-            .synced(took, latency.map(|since| since.elapsed()));
-        self.metrics.size(snapshot.model.policies.len(), ruleset);
-        self.announcer.problems(&snapshot.model);
+    fn report(&self, compiled: &Compiled, done: &Done) {
+        let Compiled { model, ruleset, .. } = compiled;
+        self.metrics.size(model.policies.len(), ruleset);
+        self.announcer.problems(model);
         if done.changed() {
-            tracing::debug!(
-                version = snapshot.version,
-                ?compiled,
-                ?took,
+            tracing::trace!(
                 rules = done.rules,
                 read_back = done.read_back,
-                "synced"
+                "wrote\n{}",
+                done.plan
             );
-            tracing::trace!("{}", done.plan);
         }
     }
 
     /// Compares the kernel with the rules of the last sync; what it repairs is drift.
     async fn verify(&mut self) -> Result<(), Error> {
-        let last = {
-            let wanted = self.wanted.0.lock();
-            wanted.unwrap_or_else(PoisonError::into_inner).clone()
-        };
-        let Some(last) = last else {
+        let Some(last) = self.wanted.get() else {
             return self.sync().await;
         };
         let started = Instant::now();
-        let done = match self.backend.verify(&last).await {
+        let before = self.lookout.before_look().await;
+        let done = match self.backend.verify(&last.ruleset).await {
             Ok(done) => done,
             Err(error) => {
+                self.in_kernel = false;
                 self.state.failed(None, error.to_string());
                 return Err(error);
             }
         };
         self.metrics.synced(started.elapsed(), None);
+        self.lookout.looked(started, before, done.changed());
         if done.changed() {
             self.metrics.drifted();
-            tracing::warn!(
-                "somebody changed npc's rules; repaired with\n{}",
-                done.plan.trim_end()
-            );
-            self.announcer.drift(&done.plan);
+            let plan = done.plan.trim_end();
+            match self.lookout.repaired() {
+                News::Repaired => {
+                    tracing::warn!("somebody changed npc's rules; repaired with\n{plan}");
+                    self.announcer.drift(plan);
+                }
+                News::Fight(repairs) => {
+                    tracing::error!(
+                        repairs,
+                        "somebody changes npc's rules again and again; repaired with\n{plan}"
+                    );
+                    self.announcer.fight(repairs, plan);
+                }
+                News::Old => tracing::debug!("repaired again with\n{plan}"),
+            }
         }
+        self.metrics.fight(self.lookout.is_fight());
         Ok(())
     }
 }

@@ -9,6 +9,10 @@
 
 #[path = "netns/api.rs"]
 mod api;
+#[path = "netns/denial.rs"]
+mod denial;
+#[path = "netns/drift.rs"]
+mod drift;
 #[path = "netns/group.rs"]
 mod group;
 #[path = "netns/probe.rs"]

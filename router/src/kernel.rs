@@ -16,6 +16,7 @@ use weft_netlink::{FdbEntry, Foreign, IfName, MacAddr, Netlink, Network, Owner, 
 pub use pods::attachments;
 pub use ports::{PortTable, listed_addresses};
 pub use rules::RuleTable;
+pub(crate) use rules::rule_owner;
 use shortcut::ShortcutTable;
 pub use sysctl::Settings;
 pub use turns::{Pods, Ports};

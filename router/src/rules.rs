@@ -8,17 +8,20 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
-use weft_netfilter::Ruleset;
-use weft_netlink::RuleEvents;
+use weft_netfilter::{
+    Ruleset,
+    exec::{Interest, Monitor},
+};
 
-use crate::{kernel::RuleTable, metrics::Metrics};
+use crate::{
+    kernel::{RuleTable, rule_owner},
+    metrics::Metrics,
+};
 
 /// Rules are read back so often, whatever happens; iptables-legacy gives no events.
 const VERIFY: Duration = Duration::from_secs(5);
 /// And at most so often when the kernel says that somebody changed some.
 const VERIFY_SOON: Duration = Duration::from_millis(700);
-/// `NFPROTO_IPV4`, `NFPROTO_IPV6`: the families of iptables and ip6tables.
-const IPTABLES: [u8; 2] = [2, 10];
 const CALM: Duration = Duration::from_millis(50);
 const RETRY: Duration = Duration::from_secs(2);
 
@@ -94,7 +97,8 @@ impl Rules {
 impl Worker {
     /// Runs until `token` is cancelled. Rules stay.
     pub(crate) async fn run(mut self, token: CancellationToken) -> anyhow::Result<()> {
-        let mut events = RuleEvents::subscribe(&IPTABLES, None)?;
+        let subscribe = || Monitor::subscribe(Interest::default().in_iptables(rule_owner()));
+        let mut events = subscribe()?;
         let mut verified = Instant::now();
         let mut due = verified + VERIFY;
         loop {
@@ -108,7 +112,7 @@ impl Worker {
                 }
                 alive = events.changed() => {
                     if !alive {
-                        events = events.again()?;
+                        events = subscribe()?;
                     }
                     due = due.min((verified + VERIFY_SOON).max(Instant::now() + CALM));
                     continue;

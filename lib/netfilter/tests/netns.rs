@@ -4,6 +4,9 @@
 #[path = "netns/nft.rs"]
 mod nft;
 
+#[path = "netns/watch.rs"]
+mod watch;
+
 use std::{collections::BTreeSet, future::Future};
 
 use weft_netfilter::{

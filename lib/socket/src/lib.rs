@@ -1,5 +1,5 @@
 //! The two unix sockets of a node: `/run/weft/router.sock` (asked by the CNI plugin and npc) and
-//! `/run/weft/npc.sock` (asked by the router).
+//! `/run/weft/npc.sock` (asked by the router, and by people through `weft-npc query`).
 //!
 //! One connection carries one request and one reply, each a line of JSON. The crate holds the
 //! messages and a blocking client for the plugin, which starts for every pod and has no runtime.
@@ -18,7 +18,8 @@ pub mod tombstone;
 pub use client::{CallError, call};
 pub use message::{
     AddReply, AddRequest, AttachmentId, Endpoint, Endpoints, ErrorReply, GcReply, GcRequest,
-    NpcRequest, NpcStatus, PodRef, Reply, RouterRequest, RouterStatus, code,
+    Judged, KernelJudged, NpcRequest, NpcStatus, PodRef, Query, QueryEnd, QueryReply, Reply,
+    RouterRequest, RouterStatus, code,
 };
 
 use serde::{Serialize, de::DeserializeOwned};

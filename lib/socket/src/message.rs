@@ -170,6 +170,78 @@ pub enum NpcRequest {
     Status,
     /// The rules npc wants in the kernel, as the text its tools would get (a string).
     Dump,
+    /// Would the first packet of a flow pass, and why? Replies [`QueryReply`].
+    Query(Query),
+}
+
+/// A question about a flow.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Query {
+    /// `namespace/pod` or an address.
+    pub from: String,
+    /// `namespace/pod` or an address (after DNAT: of a Service's endpoint, not of the Service).
+    pub to: String,
+    /// `tcp`, `udp`, `sctp` or `icmp`.
+    pub protocol: String,
+    /// Destination port; none for ICMP.
+    pub port: Option<u16>,
+    /// Also take the packet through the rules that are in the kernel.
+    #[serde(default)]
+    pub compare: bool,
+}
+
+/// Answer to [`NpcRequest::Query`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueryReply {
+    /// This node lets the packet pass. (The other end's node judges its own direction.)
+    pub allowed: bool,
+    /// Source.
+    pub from: QueryEnd,
+    /// Destination.
+    pub to: QueryEnd,
+    /// What the source's policies say.
+    pub egress: Judged,
+    /// What the destination's policies say.
+    pub ingress: Judged,
+    /// What the rules in the kernel say, if that was asked.
+    pub kernel: Option<KernelJudged>,
+}
+
+/// An end of a flow.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueryEnd {
+    /// Its address.
+    pub address: IpAddr,
+    /// `namespace/pod` it belongs to, if any.
+    pub pod: Option<String>,
+    /// Its Node, where it is known.
+    pub node: Option<String>,
+}
+
+/// What one direction's policies say.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Judged {
+    /// They let it pass, or are not asked.
+    pub allowed: bool,
+    /// Why, for a person.
+    pub reason: String,
+    /// The policy that allows it, `namespace/name`.
+    pub policy: Option<String>,
+    /// Index of its rule in `spec.ingress` or `spec.egress`.
+    pub rule: Option<usize>,
+    /// The policies that isolate the pod, where none allows it.
+    pub isolated_by: Vec<String>,
+}
+
+/// What the rules in the kernel do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelJudged {
+    /// They let it pass.
+    pub allowed: bool,
+    /// The same as the policies say.
+    pub agrees: bool,
+    /// Rules that matched, in order.
+    pub path: Vec<String>,
 }
 
 /// Answer to [`NpcRequest::Status`].

@@ -23,7 +23,7 @@
 //!   invalid                                 goto the direction's deny chain
 //!   clear the mark
 //!   for each policy: -> WEFT-NPC-PE-<policy>, WEFT-NPC-PI-<policy>; marked: goto WEFT-NPC-PASS
-//!   goto WEFT-NPC-DENY-E, WEFT-NPC-DENY-I   NFLOG, DROP
+//!   goto WEFT-NPC-DENY-E, WEFT-NPC-DENY-I   NFLOG (limited, if somebody reads it), DROP
 //!
 //! WEFT-NPC-PE-<policy>, WEFT-NPC-PI-<policy>   shared by all pods the policy selects
 //!   peers and ports of a rule -> goto WEFT-NPC-ALLOW (sets the mark, back in the pod's chain)

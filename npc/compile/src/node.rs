@@ -27,8 +27,8 @@ pub struct NodeView {
     pub datapath: IfPattern,
     /// The bit that says "allowed" between our chains. Never seen outside of them.
     pub mark: u32,
-    /// NFLOG group of denials.
-    pub log_group: u16,
+    /// NFLOG group that denied packets are copied to; `None`: nobody reads them.
+    pub log_group: Option<u16>,
 }
 
 impl Default for NodeView {
@@ -45,7 +45,7 @@ impl Default for NodeView {
             datapath: device("datapath"),
             // weave-npc's own bit for "egress allowed"; not among kube-proxy's (0x4000, 0x8000).
             mark: 0x40000,
-            log_group: 86,
+            log_group: Some(86),
         }
     }
 }

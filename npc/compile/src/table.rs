@@ -22,6 +22,13 @@ pub(crate) struct Builder<'a> {
 /// dead without them. [`weft_policy::Packet::is_neighbour_discovery`] is the same list.
 const NEIGHBOUR_DISCOVERY: [u8; 9] = [130, 131, 132, 133, 134, 135, 136, 137, 143];
 
+/// Of each deny chain: a flood of denied packets must not cost more than dropping them. Nobody
+/// reads faster.
+const LOGGED: Match = Match::Limit {
+    per_second: 500,
+    burst: 500,
+};
+
 impl<'a> Builder<'a> {
     pub(crate) fn new(family: Family, model: &'a PolicyModel, node: &'a NodeView) -> Self {
         Self {
@@ -138,13 +145,17 @@ impl<'a> Builder<'a> {
         self.table.chains.insert(name.clone(), Chain::filter(rules));
     }
 
-    /// A chain that logs and drops.
+    /// A chain that logs (if anybody reads it) and drops.
     pub(crate) fn deny_chain(&mut self, name: &ChainName, prefix: &str) {
-        let log = Verdict::Nflog {
-            group: self.node.log_group,
-            prefix: prefix.to_owned(),
-        };
-        self.chain(name, vec![Rule::new([], log), Rule::new([], Verdict::Drop)]);
+        let log = self.node.log_group.map(|group| {
+            let nflog = Verdict::Nflog {
+                group,
+                prefix: prefix.to_owned(),
+            };
+            Rule::new([LOGGED], nflog)
+        });
+        let rules = log.into_iter().chain([Rule::new([], Verdict::Drop)]);
+        self.chain(name, rules.collect());
     }
 
     /// Adds a set, unless a set of this name (so with these elements) is there.

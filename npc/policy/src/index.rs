@@ -205,6 +205,40 @@ impl Index {
             .is_some_and(|local| local.pod.is_some())
     }
 
+    /// The pod that an address belongs to: one attached to this node, else a running one elsewhere
+    /// (where two claim it, either). Reads every pod: for people, not for packets.
+    pub fn pod_at(&self, address: IpAddr) -> Option<&ObjectKey> {
+        let attached = self
+            .endpoints
+            .values()
+            .find(|local| local.endpoint.addresses.contains(&address));
+        if let Some(local) = attached {
+            return Some(&local.endpoint.pod);
+        }
+        let elsewhere = self.pods.values().find(|pod| {
+            !pod.host_network
+                && !pod.finished
+                && !self.is_local(pod)
+                && pod.addresses.contains(&address)
+        });
+        elsewhere.map(|pod| &pod.key)
+    }
+
+    /// Addresses and Node of the pod of this name; of one attached here, those that CNI gave it.
+    pub fn pod(&self, key: &ObjectKey) -> Option<(BTreeSet<IpAddr>, Option<Arc<str>>)> {
+        let attached: BTreeSet<IpAddr> = self
+            .endpoints
+            .values()
+            .filter(|local| local.endpoint.pod == *key)
+            .flat_map(|local| local.endpoint.addresses.iter().copied())
+            .collect();
+        if !attached.is_empty() {
+            return Some((attached, Some(Arc::clone(&self.node))));
+        }
+        let pod = self.pods.get(key)?;
+        Some((pod.addresses.clone(), pod.node.clone()))
+    }
+
     /// What is wrong with the policies, those without local subjects included.
     pub fn problems(&self) -> impl Iterator<Item = &Problem> {
         self.policies.values().flat_map(|policy| &policy.problems)

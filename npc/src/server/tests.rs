@@ -12,6 +12,7 @@ fn server() -> Arc<Server> {
         health: Health::new(&["lists"]),
         backend: "iptables-nft".to_owned(),
         wanted: Wanted::default(),
+        kernel: Tracer::new().0,
     })
 }
 

@@ -13,6 +13,10 @@ fn sync(state: &Arc<State>) -> Sync<Iptables<FakeKernel>> {
         health: Health::default(),
         announcer,
         wanted: Wanted::default(),
+        lookout: Lookout::blind(),
+        log_group: None,
+        in_kernel: false,
+        questions: Tracer::new().1,
     }
 }
 

@@ -26,15 +26,17 @@ use weft_testkit::{
 
 use crate::api::{Api, NAMESPACES, PODS, POLICIES};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-struct World {
+pub(crate) struct World {
     backend: Backend,
+    /// Replaces the section `policy` of the configuration.
+    policy: Option<serde_json::Value>,
     // The process ends before its namespace does.
     npc: Option<Child>,
-    ns: Netns,
-    dir: tempfile::TempDir,
-    api: Api,
+    pub(crate) ns: Netns,
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) api: Api,
     attached: Arc<Mutex<Endpoints>>,
 }
 
@@ -85,9 +87,19 @@ enum Backend {
 }
 
 impl World {
+    /// With this section `policy` of the configuration, which must choose iptables.
+    pub(crate) fn with(policy: &serde_json::Value) -> Self {
+        let mut policy = policy.clone();
+        policy["backend"] = json!("Iptables");
+        let mut world = Self::new(Backend::Iptables);
+        world.policy = Some(policy);
+        world
+    }
+
     fn new(backend: Backend) -> Self {
         let world = Self {
             backend,
+            policy: None,
             npc: None,
             ns: Netns::new(),
             dir: tempfile::tempdir().expect("directory"),
@@ -114,12 +126,13 @@ impl World {
         world
     }
 
-    fn start(&mut self) {
-        let network = json!({"policy": {"backend": format!("{:?}", self.backend)}});
-        let config = json!({"clusterId": "c", "generation": 1, "network": network});
+    pub(crate) fn start(&mut self) {
+        let backend = json!({"backend": format!("{:?}", self.backend)});
+        let policy = self.policy.clone().unwrap_or(backend);
+        let config = json!({"clusterId": "c", "generation": 1, "network": {"policy": policy}});
         std::fs::write(self.dir.path().join("node.json"), config.to_string()).expect("node.json");
         let npc = self.ns.spawn(&format!(
-            "env KUBECONFIG={dir}/kubeconfig NODE_NAME=n1 {npc} run --config {dir}/node.json \
+            "env KUBECONFIG={dir}/kubeconfig NODE_NAME=n1 WEFT_LOG_FORMAT=json {npc} run --config {dir}/node.json \
              --run-dir {dir} >>{dir}/log 2>&1",
             dir = self.dir.path().display(),
             npc = env!("CARGO_BIN_EXE_weft-npc"),
@@ -135,12 +148,15 @@ impl World {
         }
     }
 
-    fn start_router(&self) {
+    pub(crate) fn start_router(&self) {
         let socket = self.dir.path().join("router.sock");
         router(&socket, Arc::clone(&self.attached));
     }
 
-    fn ask<A: serde::de::DeserializeOwned>(&self, request: &NpcRequest) -> Result<A, CallError> {
+    pub(crate) fn ask<A: serde::de::DeserializeOwned>(
+        &self,
+        request: &NpcRequest,
+    ) -> Result<A, CallError> {
         let socket = self.dir.path().join("npc.sock");
         call(&socket, request, Duration::from_secs(15))
     }
@@ -149,7 +165,7 @@ impl World {
         self.ask(&NpcRequest::Status)
     }
 
-    fn ready(&self) {
+    pub(crate) fn ready(&self) {
         let why = || std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
         eventually(PATIENCE, || match self.status() {
             Ok(status) if status.ready => Ok(()),
@@ -166,8 +182,41 @@ impl World {
         self.ready();
     }
 
+    pub(crate) fn metrics(&self) -> String {
+        self.ns.run(|| {
+            let mut stream = TcpStream::connect("127.0.0.1:6781").expect("metrics");
+            stream
+                .write_all(b"GET /metrics HTTP/1.0\r\n\r\n")
+                .expect("request");
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).expect("answer");
+            answer
+        })
+    }
+
+    /// The lines of its log from a target.
+    pub(crate) fn log(&self, target: &str) -> Vec<serde_json::Value> {
+        let text = std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
+        let lines = text
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok());
+        lines
+            .filter(|line: &serde_json::Value| line["target"] == target)
+            .collect()
+    }
+
+    /// A pod of this node comes: the API shows it and npc lets it in.
+    pub(crate) fn come(&self, n: u8) {
+        let pod = make_pod("default", &format!("pod{n}"))
+            .uid(&format!("uid{n}"))
+            .node("n1");
+        self.api.add(PODS, &pod.build());
+        self.ask::<Option<()>>(&NpcRequest::Pod(endpoint(n)))
+            .expect("let in");
+    }
+
     /// Addresses that the kernel does not close.
-    fn known(&self) -> Vec<String> {
+    pub(crate) fn known(&self) -> Vec<String> {
         let listed = self.ns.sh(match self.backend {
             // The set or its twin.
             Backend::Iptables => "ipset save | sed -n 's/^add weft-npc-known-4[.b]* //p'",

@@ -14,6 +14,11 @@ const ROOTS: [&str; 4] = ["WEFT-FORWARD", "WEFT-INPUT", "WEFT-NAT", "WEFT-RAW"];
 const SETS: &str = "weft-r-";
 const TABLES: [TableName; 3] = [TableName::Raw, TableName::Nat, TableName::Filter];
 
+/// Names of our chains and sets.
+pub(crate) fn rule_owner() -> Owner {
+    Owner::new(&ROOTS, SETS, &TABLES)
+}
+
 /// Our rules.
 #[derive(Debug)]
 pub struct RuleTable {
@@ -65,7 +70,7 @@ impl RuleTable {
     /// For a person.
     pub async fn sweep(variant: IptablesVariant) -> Result<(), String> {
         let everything = [
-            Owner::new(&ROOTS, SETS, &TABLES),
+            rule_owner(),
             Owner::new(&["WEFT-NPC"], "weft-npc-", &[TableName::Filter]),
         ];
         for owner in everything {
@@ -79,10 +84,7 @@ impl RuleTable {
     async fn backend(&mut self) -> Result<&mut Iptables<HostTools>, String> {
         let backend = match self.backend.take() {
             Some(backend) => backend,
-            None => Iptables::new(
-                Owner::new(&ROOTS, SETS, &TABLES),
-                tools(self.variant).await?,
-            ),
+            None => Iptables::new(rule_owner(), tools(self.variant).await?),
         };
         Ok(self.backend.insert(backend))
     }

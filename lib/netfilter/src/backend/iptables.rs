@@ -179,6 +179,26 @@ impl<T: Tools> Backend for Iptables<T> {
             ..done
         })
     }
+
+    #[cfg(feature = "trace")]
+    async fn trace(
+        &mut self,
+        packet: &crate::trace::Packet,
+        passes: &[crate::trace::Pass],
+    ) -> Result<Option<super::Traced>, Error> {
+        let ruleset = self.observe().await?.with_jumps();
+        let outcome = crate::trace::trace(&ruleset, packet, passes).map_err(|error| ToolError {
+            tool: format!("trace of what {} holds", self.tools.variant()),
+            class: "output",
+            message: error.to_string(),
+            line: None,
+            line_number: None,
+        })?;
+        Ok(Some(super::Traced {
+            dropped: outcome.dropped,
+            path: outcome.path.iter().map(ToString::to_string).collect(),
+        }))
+    }
 }
 
 #[cfg(feature = "fake")]

@@ -11,6 +11,8 @@ use std::future::Future;
 pub use iptables::{Iptables, Tools};
 pub use nftables::{Nft, Nftables, nft_text};
 
+#[cfg(feature = "trace")]
+use crate::trace::{Packet, Pass};
 use crate::{Invalid, Ruleset};
 
 /// Why the kernel does not hold what it should. Nothing is known about what it holds then; the next
@@ -73,6 +75,16 @@ impl Done {
     }
 }
 
+/// What the rules in the kernel do with a packet.
+#[cfg(feature = "trace")]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Traced {
+    /// They drop it.
+    pub dropped: bool,
+    /// Rules that matched, in order, for a person.
+    pub path: Vec<String>,
+}
+
 /// A kernel interface that holds rulesets of one owner.
 pub trait Backend: Send {
     /// Name for status and metrics: `iptables-legacy`, `iptables-nft`, `nftables`.
@@ -84,6 +96,18 @@ pub trait Backend: Send {
 
     /// As [`Backend::sync`], always from what is read back: what it changes is drift.
     fn verify(&mut self, desired: &Ruleset) -> impl Future<Output = Result<Done, Error>> + Send;
+
+    /// Takes a packet through what the kernel holds of ours now; `None`: this interface's rules
+    /// cannot be traced.
+    #[cfg(feature = "trace")]
+    fn trace(
+        &mut self,
+        packet: &Packet,
+        passes: &[Pass],
+    ) -> impl Future<Output = Result<Option<Traced>, Error>> + Send {
+        let _ = (packet, passes);
+        async { Ok(None) }
+    }
 
     /// Removes everything of ours.
     fn sweep(&mut self) -> impl Future<Output = Result<Done, Error>> + Send {

@@ -4,15 +4,22 @@
 //! that the image or host has chosen: rules must be where the host's other rules are.
 
 mod detect;
+mod frame;
+mod monitor;
+mod nflog;
 mod nft;
+mod probe;
 mod run;
 mod saved;
 mod socket;
 mod tools;
 
 pub use detect::{Evidence, Variant, choose, detect};
+pub use monitor::{Interest, Monitor, NftFamily};
+pub use nflog::{Headers, Logged, Nflog};
 pub use nft::HostNft;
-pub use run::Runner;
+pub use probe::{Probe, set_name};
+pub use run::{Runner, started};
 pub use saved::saved;
 pub use socket::{NfError, NfSocket};
 pub use tools::HostTools;

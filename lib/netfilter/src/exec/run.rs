@@ -1,6 +1,11 @@
 //! Runs a tool: input on stdin, a deadline, its words on failure.
 
-use std::{process::Stdio, time::Duration};
+use std::{
+    collections::VecDeque,
+    process::Stdio,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use tokio::io::AsyncWriteExt as _;
 
@@ -13,6 +18,28 @@ pub struct Runner {
     pub wrapper: Vec<String>,
     /// A run that takes longer is killed. It must leave room for the wait for the xtables lock.
     pub deadline: Duration,
+}
+
+/// Process ids of the tools started last. Netlink tells by them who changed a rule.
+static STARTED: Mutex<VecDeque<u32>> = Mutex::new(VecDeque::new());
+/// More than one sync starts: an event is read soon after the change, and an id that lives on here
+/// could be given to somebody else's process.
+const REMEMBERED: usize = 32;
+
+/// Remembers that this process is ours: the changes it makes are not reported by
+/// [`super::Monitor`]. For programs that are not started by a [`Runner`].
+pub fn started(pid: u32) {
+    let mut started = STARTED.lock().unwrap_or_else(PoisonError::into_inner);
+    if started.len() == REMEMBERED {
+        started.pop_front();
+    }
+    started.push_back(pid);
+}
+
+/// Is this one of them?
+pub(super) fn is_ours(pid: u32) -> bool {
+    let started = STARTED.lock().unwrap_or_else(PoisonError::into_inner);
+    started.contains(&pid)
 }
 
 impl Default for Runner {
@@ -54,6 +81,9 @@ impl Runner {
             let mut child = command
                 .spawn()
                 .map_err(|error| fail("missing", format!("cannot start it: {error}")))?;
+            if let Some(pid) = child.id() {
+                started(pid);
+            }
             let stdin = child.stdin.take();
             let feed = async {
                 if let Some(mut stdin) = stdin {

@@ -48,6 +48,26 @@ impl BaseRule {
     }
 }
 
+/// Our jumps of a built-in chain, in order.
+pub(super) fn jumps(hook: Hook, chain: &[BaseRule]) -> Vec<HookJump> {
+    let jump = |rule: &BaseRule| {
+        let BaseRule::Ours { text } = rule else {
+            return None;
+        };
+        let rule = read_rule(&words(text)?).ok()?;
+        let Verdict::Jump(to) = rule.verdict else {
+            return None;
+        };
+        Some(HookJump {
+            hook,
+            to,
+            matches: rule.matches,
+            position: Position::Top,
+        })
+    };
+    chain.iter().filter_map(jump).collect()
+}
+
 fn text_of(jump: &HookJump) -> String {
     write_rule(&Rule::new(
         jump.matches.clone(),

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{BaseRule, HookKey, Owner};
+use super::{BaseRule, HookKey, Owner, hooks::jumps};
 use crate::{
     Chain, ChainName, Element, Family, Hook, Match, Rule, Ruleset, Set, SetName, TableName, text,
 };
@@ -173,6 +173,17 @@ impl Observed {
                 rules: rules.unwrap_or_default(),
             },
         );
+    }
+
+    /// What was observed as a ruleset with its jumps; others' rules are not in it.
+    #[must_use]
+    pub fn with_jumps(self) -> Ruleset {
+        let mut ruleset = self.ruleset;
+        for ((family, _, hook), chain) in &self.hooks {
+            let table = ruleset.tables.entry(*family).or_default();
+            table.hooks.extend(jumps(*hook, chain));
+        }
+        ruleset
     }
 
     /// Name in the kernel of a set of the IR.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
-use weft_netfilter::{CtState, Element, Family, Ruleset, SetKind, Table, Verdict};
+use weft_netfilter::{CtState, Element, Family, Match, Rule, Ruleset, SetKind, Table, Verdict};
 use weft_policy::{
     Endpoint, EndpointId, Index, ObjectKey, Packet, Path, Payload, Protocol, State, cases, evaluate,
 };
@@ -296,6 +296,41 @@ fn attach(index: &mut Index, namespace: &str, name: &str, address: IpAddr) {
     index.apply_endpoint(
         EndpointId::new(&format!("{namespace}-{name}"), "eth0"),
         endpoint,
+    );
+}
+
+#[test]
+fn denied_packets_are_copied_to_a_group_only_if_somebody_reads_it_and_not_without_limit() {
+    let deny = |log_group| {
+        let view = NodeView {
+            log_group,
+            ..NodeView::default()
+        };
+        let ruleset = compile(&stage().model(), &view);
+        let chains = &v4(&ruleset).chains;
+        let rules = chains.iter().filter_map(|(name, chain)| {
+            let denies =
+                name.as_str().starts_with("WEFT-NPC-DENY") || name.as_str() == "WEFT-NPC-CLOSED";
+            denies.then(|| chain.rules.clone())
+        });
+        rules.collect::<Vec<_>>()
+    };
+    let drop = Rule::new([], Verdict::Drop);
+    assert_eq!(deny(None), vec![vec![drop.clone()]; 3]);
+    let log = |prefix: &str| {
+        let limit = Match::Limit {
+            per_second: 500,
+            burst: 500,
+        };
+        let nflog = Verdict::Nflog {
+            group: 7,
+            prefix: prefix.to_owned(),
+        };
+        vec![Rule::new([limit], nflog), drop.clone()]
+    };
+    assert_eq!(
+        deny(Some(7)),
+        ["weft-deny-closed", "weft-deny-egress", "weft-deny-ingress"].map(log)
     );
 }
 

@@ -1,0 +1,223 @@
+use std::collections::BTreeSet;
+
+use weft_netfilter::Ruleset;
+use weft_policy::{Endpoint, EndpointId, Index};
+use weft_policy_compile::NodeView;
+use weft_testkit::builders::{make_namespace, make_network_policy, make_pod};
+
+use super::*;
+
+fn address(text: &str) -> IpAddr {
+    text.parse().expect("address")
+}
+
+/// Pods `x/web` (10.32.0.2, isolated for ingress by `x/deny` and `x/odd`) and `x/free`
+/// (10.32.0.3) of a node with the block 10.32.0.0/26; `x/late` (10.32.0.4) has no Pod yet.
+fn compiled(odd: bool) -> Compiled {
+    let mut index = Index::new("n1");
+    index.apply_namespace(&make_namespace("x", &[]));
+    let web = [("app", "web")];
+    let deny = make_network_policy("x", "deny").selects(&web).build();
+    index.apply_network_policy(&deny);
+    if odd {
+        let mut policy = make_network_policy("x", "odd").selects(&web).build();
+        let ports = serde_json::json!([{"ports": [{"port": 80, "endPort": 70}]}]);
+        let spec = policy.spec.as_mut().expect("spec");
+        spec.ingress = serde_json::from_value(ports).expect("rules");
+        index.apply_network_policy(&policy);
+    }
+    for (name, last) in [("web", 2), ("free", 3), ("late", 4)] {
+        if name != "late" {
+            let pod = make_pod("x", name).label("app", name).uid(name).node("n1");
+            index.apply_pod(&pod.build());
+        }
+        let endpoint = Endpoint {
+            pod: ObjectKey::new("x", name),
+            uid: name.into(),
+            addresses: BTreeSet::from([address(&format!("10.32.0.{last}"))]),
+            host_ifname: format!("vethwepl{name}"),
+        };
+        index.apply_endpoint(EndpointId::new(name, "eth0"), endpoint);
+    }
+    Compiled {
+        model: index.model(),
+        view: NodeView {
+            blocks: ["10.32.0.0/26".parse().expect("net")].into(),
+            ..NodeView::default()
+        },
+        ruleset: Ruleset::default(),
+    }
+}
+
+fn tcp(source: &str, destination: &str) -> Packet {
+    Packet {
+        source: address(source),
+        destination: address(destination),
+        payload: Payload::Port {
+            protocol: Protocol::Tcp,
+            port: 80,
+        },
+        state: Flow::New,
+        path: Path::Forward { out_port: None },
+    }
+}
+
+fn denial(
+    direction: Direction,
+    namespace: Option<&str>,
+    policies: &[&str],
+    reason: &str,
+) -> Denial {
+    Denial {
+        direction,
+        namespace: namespace.map(Arc::from),
+        policies: policies
+            .iter()
+            .map(|name| ObjectKey::new("x", name))
+            .collect(),
+        reason: reason.to_owned(),
+    }
+}
+
+#[test]
+fn a_denial_names_the_policies_and_why_nothing_allowed_it() {
+    let compiled = compiled(false);
+    let why = |prefix, packet: Packet| explain(&compiled, prefix, &packet);
+    assert_eq!(
+        why("weft-deny-ingress", tcp("10.32.1.9", "10.32.0.2")),
+        Some(denial(
+            Direction::Ingress,
+            Some("x"),
+            &["deny"],
+            "no rule matched"
+        ))
+    );
+    // It would be allowed as the first packet of a flow.
+    assert_eq!(
+        why("weft-deny-ingress", tcp("10.32.1.9", "10.32.0.3")),
+        Some(denial(
+            Direction::Ingress,
+            Some("x"),
+            &[],
+            "denied by rules that have changed since"
+        ))
+    );
+    assert_eq!(why("somebody else's", tcp("10.32.1.9", "10.32.0.2")), None);
+}
+
+#[test]
+fn a_policy_that_is_not_understood_is_named() {
+    let found = explain(
+        &compiled(true),
+        "weft-deny-ingress",
+        &tcp("10.32.1.9", "10.32.0.2"),
+    );
+    let found = found.expect("ours");
+    assert_eq!(
+        found.policies,
+        ["deny", "odd"].map(|name| ObjectKey::new("x", name))
+    );
+    assert!(
+        found.reason.starts_with(
+            "no rule matched, and NetworkPolicy x/odd: spec.ingress[0].ports[0].endPort: "
+        ),
+        "{}",
+        found.reason
+    );
+}
+
+#[test]
+fn a_closed_address_is_told_with_the_end_that_is_closed() {
+    let compiled = compiled(false);
+    let why =
+        |source, destination| explain(&compiled, "weft-deny-closed", &tcp(source, destination));
+    assert_eq!(
+        why("10.32.0.9", "10.32.0.3"),
+        Some(denial(
+            Direction::Egress,
+            None,
+            &[],
+            "denied: no known pod has the address 10.32.0.9 of this node's blocks"
+        ))
+    );
+    assert_eq!(
+        why("10.32.0.3", "10.32.0.4"),
+        Some(denial(
+            Direction::Ingress,
+            Some("x"),
+            &[],
+            "denied: the Pod object has not been seen yet"
+        ))
+    );
+}
+
+#[test]
+fn a_copy_of_a_frame_is_judged_by_its_receiver() {
+    let logged = Logged {
+        prefix: "weft-deny-ingress".to_owned(),
+        hook: Some(Hook::Forward),
+        phys_out: Some(7),
+        headers: Headers {
+            source: address("10.32.1.9"),
+            destination: address("224.0.0.251"),
+            protocol: weft_netfilter::Protocol::UDP,
+            ports: Some((5353, 5353)),
+            icmp_type: None,
+        },
+    };
+    let packet = packet(&logged, |index| {
+        (index == 7).then(|| "vethweplweb".to_owned())
+    });
+    assert_eq!(
+        explain(&compiled(false), &logged.prefix, &packet),
+        Some(denial(
+            Direction::Ingress,
+            Some("x"),
+            &["deny"],
+            "no rule matched"
+        ))
+    );
+}
+
+fn pair(last: u8) -> Pair {
+    (
+        IpAddr::from([10, 32, 1, last]),
+        address("10.32.0.2"),
+        Direction::Ingress,
+    )
+}
+
+#[test]
+fn a_pair_gets_a_line_in_ten_seconds_that_counts_what_was_passed_over() {
+    let mut limiter = Limiter::default();
+    let start = Instant::now();
+    let at = |ms| start + Duration::from_millis(ms);
+    assert_eq!(limiter.admit(at(0), pair(1)), Some(0));
+    assert_eq!(limiter.admit(at(1), pair(1)), None);
+    assert_eq!(limiter.admit(at(2), pair(2)), Some(0));
+    assert_eq!(limiter.admit(at(9_999), pair(1)), None);
+    assert_eq!(limiter.admit(at(10_000), pair(1)), Some(2));
+    assert_eq!(limiter.admit(at(20_000), pair(1)), Some(0));
+}
+
+#[test]
+fn a_scan_of_many_addresses_gets_few_lines_and_little_memory() {
+    let mut limiter = Limiter::default();
+    let start = Instant::now();
+    let mut lines = 0;
+    // 100,000 pairs in 100 seconds.
+    for n in 0..100_000_u32 {
+        let pair = (
+            IpAddr::V4((0x0a40_0000 + n).into()),
+            address("10.32.0.2"),
+            Direction::Ingress,
+        );
+        lines += u32::from(
+            limiter
+                .admit(start + Duration::from_millis(n.into()), pair)
+                .is_some(),
+        );
+        assert!(limiter.pairs.len() <= PAIRS);
+    }
+    assert_eq!(lines, 100 * LINES);
+}

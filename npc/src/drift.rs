@@ -1,0 +1,365 @@
+//! When to look at the kernel for what somebody else did to our rules.
+//!
+//! - nf_tables announces changes ([`Monitor`]; also those of iptables-nft): looked at at once.
+//! - iptables-legacy and ipset announce nothing: a cheap [`Probe`] twice a second.
+//! - Whatever happens, every [`VERIFY`] everything is compared, also what neither shows (a set
+//!   member replaced by another one).
+//!
+//! Somebody who undoes every repair (a fight) makes the pauses between looks grow, to
+//! [`LONGEST_PAUSE`] and no further: a rule of ours that is missing lets packets through, so being
+//! polite for longer would be open for longer. What grows without this limit are the pauses between
+//! reports.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::{Duration, Instant},
+};
+
+use tokio::time::sleep_until;
+use weft_netfilter::{
+    Ruleset,
+    exec::{Interest, Monitor, NftFamily, Probe, Runner, Variant, set_name},
+};
+
+use crate::config::owner;
+
+/// How often the kernel is compared with what was applied, whatever happens.
+const VERIFY: Duration = Duration::from_secs(10);
+/// What comes together is looked at together.
+const CALM: Duration = Duration::from_millis(50);
+/// Between the end of a look and the next one, when somebody changed something.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_millis(600);
+/// Between probes.
+const PROBE: [Duration; 2] = [Duration::from_millis(500), Duration::from_millis(800)];
+/// A probe takes at most this part of the time: one in.
+const PROBE_SHARE: u32 = 50;
+/// Repairs within [`FIGHT_TIME`] that make a fight.
+const FIGHT: usize = 5;
+const FIGHT_TIME: Duration = Duration::from_secs(60);
+/// Between reports of a fight: doubled each time.
+const REPORT: [Duration; 2] = [Duration::from_secs(30), Duration::from_secs(1800)];
+
+/// Why [`Lookout::wait`] returned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wake {
+    /// Compare the kernel with what was applied.
+    Look,
+    /// Call [`Lookout::probe`] to find out whether that is necessary.
+    Probe,
+}
+
+/// What a repair is worth to be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum News {
+    /// Somebody changed our rules.
+    Repaired,
+    /// Somebody changes them again and again: so many repairs in the last minute.
+    Fight(usize),
+    /// It was told lately.
+    Old,
+}
+
+/// Knows when to look.
+pub(crate) struct Lookout {
+    monitor: Option<Monitor>,
+    probe: Option<Probe>,
+    schedule: Schedule,
+    /// What the probe shows as long as nothing changes; `None`: not known.
+    settled: Option<u64>,
+    /// Counts of elements that a look found to be right although they are not those we expect.
+    accepted: BTreeMap<String, u32>,
+}
+
+impl Lookout {
+    /// For the backend of this name.
+    ///
+    /// # Errors
+    /// The netlink socket could not be opened.
+    pub(crate) fn new(backend: &str) -> std::io::Result<Self> {
+        let legacy = backend == Variant::Legacy.name();
+        let sets = |variant| Probe::new(owner(), Runner::default(), variant);
+        let mut lookout = Self::blind();
+        if legacy {
+            lookout.probe = Some(sets(Variant::Legacy));
+        } else {
+            lookout.monitor = Some(Monitor::subscribe(interest())?);
+            lookout.probe = (backend == Variant::Nft.name()).then(|| sets(Variant::Nft));
+        }
+        Ok(lookout)
+    }
+
+    /// Only looks from time to time.
+    pub(crate) fn blind() -> Self {
+        Self {
+            monitor: None,
+            probe: None,
+            schedule: Schedule::new(Instant::now()),
+            settled: None,
+            accepted: BTreeMap::new(),
+        }
+    }
+
+    /// Waits until there is something to do; may be dropped and called again.
+    pub(crate) async fn wait(&mut self) -> Wake {
+        loop {
+            let look = self.schedule.look_at();
+            let probe = self.probe.as_ref().map(|_| self.schedule.probe_at());
+            let due = probe.map_or(look, |probe| look.min(probe));
+            tokio::select! {
+                alive = changed(&mut self.monitor) => {
+                    if !alive {
+                        // The next look finds what was not announced.
+                        self.monitor = Monitor::subscribe(interest()).ok();
+                    }
+                    self.schedule.alarm(Instant::now());
+                }
+                () = sleep_until(due.into()) => {
+                    if look > due {
+                        return Wake::Probe;
+                    }
+                    self.schedule.looking(Instant::now());
+                    return Wake::Look;
+                }
+            }
+        }
+    }
+
+    /// Looks a little: if something is not as it was applied, a look comes soon.
+    pub(crate) async fn probe(&mut self, applied: &Ruleset) {
+        let started = Instant::now();
+        let differs = self.differs(applied).await;
+        let now = Instant::now();
+        self.schedule.probed(now, now - started);
+        if differs {
+            self.schedule.alarm(now);
+        }
+    }
+
+    /// There is nothing to look for yet.
+    pub(crate) fn skip_probe(&mut self) {
+        self.schedule.probed(Instant::now(), Duration::ZERO);
+    }
+
+    async fn differs(&mut self, applied: &Ruleset) -> bool {
+        let Some(probe) = &mut self.probe else {
+            return false;
+        };
+        match probe.sets().await {
+            Ok(counts) if counts != self.accepted && !right(&counts, applied) => return true,
+            Ok(_) => {}
+            Err(error) => tracing::debug!(%error, "cannot count the elements of sets"),
+        }
+        let Some(settled) = self.settled else {
+            return false;
+        };
+        match probe.rules().await {
+            Ok(seen) => seen != settled,
+            Err(error) => {
+                tracing::debug!(%error, "cannot look at the rules");
+                false
+            }
+        }
+    }
+
+    /// To be called before a look: what it finds to be right is what the probe shows now.
+    pub(crate) async fn before_look(&mut self) -> Before {
+        let Some(probe) = &mut self.probe else {
+            return Before::default();
+        };
+        Before {
+            rules: probe.rules().await.ok(),
+            sets: probe.sets().await.unwrap_or_default(),
+        }
+    }
+
+    /// A look that began at `started` is over.
+    pub(crate) fn looked(&mut self, started: Instant, before: Before, repaired: bool) {
+        let now = Instant::now();
+        self.settled = before.rules.filter(|_| !repaired);
+        if !repaired {
+            self.accepted = before.sets;
+        }
+        let sure = self.is_sure();
+        self.schedule.looked(now, now - started, sure);
+    }
+
+    /// We changed rules ourselves: what the probe knew is old.
+    pub(crate) fn wrote_rules(&mut self) {
+        self.settled = None;
+        let sure = self.is_sure();
+        self.schedule.wrote(sure);
+    }
+
+    /// A repair was made: is it news?
+    pub(crate) fn repaired(&mut self) -> News {
+        self.schedule.repaired(Instant::now())
+    }
+
+    /// Is somebody fighting with us?
+    pub(crate) fn is_fight(&mut self) -> bool {
+        self.schedule.is_fight(Instant::now())
+    }
+
+    /// Without events the probe must know what it compares with.
+    fn is_sure(&self) -> bool {
+        self.monitor.is_some() || self.probe.is_none() || self.settled.is_some()
+    }
+}
+
+/// What the probe showed before a look.
+#[derive(Debug, Default)]
+pub(crate) struct Before {
+    rules: Option<u64>,
+    sets: BTreeMap<String, u32>,
+}
+
+/// Both backends: which one is at work may change while we run.
+fn interest() -> Interest {
+    Interest::default()
+        .in_iptables(owner())
+        .in_table(NftFamily::Inet, "weft")
+        .in_table(NftFamily::Bridge, "weft-npc")
+}
+
+async fn changed(monitor: &mut Option<Monitor>) -> bool {
+    match monitor {
+        Some(monitor) => monitor.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Does each set that we want, or its twin, have as many elements as we want?
+fn right(counts: &BTreeMap<String, u32>, applied: &Ruleset) -> bool {
+    let mut by_name: BTreeMap<&str, Vec<u32>> = BTreeMap::new();
+    for (kernel, count) in counts {
+        by_name.entry(set_name(kernel)).or_default().push(*count);
+    }
+    let mut sets = applied.tables.values().flat_map(|table| &table.sets);
+    sets.all(|(name, set)| {
+        let found = by_name.get(name.as_str());
+        found.is_none_or(|found| {
+            found
+                .iter()
+                .any(|count| usize::try_from(*count) == Ok(set.elements.len()))
+        })
+    })
+}
+
+/// Time is an argument.
+#[derive(Debug)]
+struct Schedule {
+    /// End of the last look.
+    looked: Instant,
+    /// How long it took.
+    took: Duration,
+    /// Since when there is reason to look.
+    alarm: Option<Instant>,
+    /// Whether a later change would be noticed.
+    sure: bool,
+    probed: Instant,
+    probe_took: Duration,
+    repairs: VecDeque<Instant>,
+    report_at: Option<Instant>,
+    report_pause: Duration,
+}
+
+impl Schedule {
+    fn new(now: Instant) -> Self {
+        Self {
+            looked: now,
+            took: Duration::ZERO,
+            alarm: None,
+            sure: true,
+            probed: now,
+            probe_took: Duration::ZERO,
+            repairs: VecDeque::new(),
+            report_at: None,
+            report_pause: REPORT[0],
+        }
+    }
+
+    fn alarm(&mut self, now: Instant) {
+        self.alarm.get_or_insert(now);
+    }
+
+    fn look_at(&self) -> Instant {
+        let regular = self.looked + VERIFY;
+        let mut at = regular;
+        if let Some(alarm) = self.alarm {
+            at = at.min((alarm + CALM).max(self.looked + self.pause()));
+        }
+        if !self.sure {
+            // Only to know what to compare with: must stay cheap while pods come and go.
+            let pause = (self.took * 10).clamp(PROBE[0], VERIFY);
+            at = at.min(self.looked + pause);
+        }
+        at
+    }
+
+    fn pause(&self) -> Duration {
+        let doublings = u32::try_from(self.repairs.len()).unwrap_or(u32::MAX);
+        SHORTEST_PAUSE
+            .saturating_mul(2_u32.saturating_pow(doublings))
+            .min(LONGEST_PAUSE)
+    }
+
+    /// A look begins: what came until now is in it.
+    fn looking(&mut self, now: Instant) {
+        self.looked = now;
+        self.alarm = None;
+    }
+
+    fn looked(&mut self, now: Instant, took: Duration, sure: bool) {
+        self.looked = now;
+        self.took = took;
+        self.sure = sure;
+        self.forget(now);
+    }
+
+    fn wrote(&mut self, sure: bool) {
+        self.sure = sure;
+    }
+
+    fn probe_at(&self) -> Instant {
+        self.probed + (self.probe_took * PROBE_SHARE).clamp(PROBE[0], PROBE[1])
+    }
+
+    fn probed(&mut self, now: Instant, took: Duration) {
+        self.probed = now;
+        self.probe_took = took;
+    }
+
+    fn forget(&mut self, now: Instant) {
+        let old = |at: &Instant| now.saturating_duration_since(*at) > FIGHT_TIME;
+        while self.repairs.front().is_some_and(old) {
+            self.repairs.pop_front();
+        }
+        if self.repairs.is_empty() {
+            self.report_at = None;
+            self.report_pause = REPORT[0];
+        }
+    }
+
+    fn repaired(&mut self, now: Instant) -> News {
+        self.forget(now);
+        self.repairs.push_back(now);
+        if self.repairs.len() < FIGHT {
+            return News::Repaired;
+        }
+        if self.report_at.is_some_and(|at| now < at) {
+            return News::Old;
+        }
+        self.report_at = Some(now + self.report_pause);
+        self.report_pause = (self.report_pause * 2).min(REPORT[1]);
+        News::Fight(self.repairs.len())
+    }
+
+    fn is_fight(&mut self, now: Instant) -> bool {
+        self.forget(now);
+        self.repairs.len() >= FIGHT
+    }
+}
+
+#[cfg(test)]
+mod tests;
