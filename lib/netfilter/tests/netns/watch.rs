@@ -100,8 +100,8 @@ fn a_probe_sees_changes_of_legacy_rules_and_of_sets() {
     let look = {
         let ns = &ns;
         move || {
-            let mut probe = probe();
-            ns.run(move || probe())
+            let probe = probe();
+            ns.run(probe)
         }
     };
     let (rules, sets) = look();
