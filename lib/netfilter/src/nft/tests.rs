@@ -54,7 +54,7 @@ fn script(old: &Tables, new: &Tables) -> String {
     diff(&owned(), &Observed::Written(old.clone()), new).text
 }
 
-fn set_of<'a>(tables: &'a Tables, name: &str) -> Vec<String> {
+fn set_of(tables: &Tables, name: &str) -> Vec<String> {
     tables.inet.sets[name]
         .elements
         .iter()
