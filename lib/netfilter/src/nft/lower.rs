@@ -25,7 +25,10 @@ const FORWARD: &str = "forward";
 pub fn lower(ruleset: &Ruleset) -> Result<Tables, Invalid> {
     ruleset.check()?;
     let mut tables = Tables::default();
-    let marks = ports::marks(ruleset.tables.values());
+    let Some((keep, marks)) = ports::marks(ruleset.tables.values()) else {
+        let what = "rules leave too few bits of it to tell ports apart".to_owned();
+        return Err(invalid(Family::V4, "mark", what));
+    };
     if let Some(port) = marks.keys().find(|port| is_pattern(port)) {
         let what = "would be read as a pattern".to_owned();
         return Err(invalid(Family::V4, &format!("port {port}"), what));
@@ -35,13 +38,17 @@ pub fn lower(ruleset: &Ruleset) -> Result<Tables, Invalid> {
         let mut lowering = Lowering {
             family,
             table,
+            keep,
             marks: &marks,
             tables: &mut tables,
         };
         lowering.table(&mut bases)?;
     }
     if !tables.bridge.chains.is_empty() {
-        bases.entry(Hook::Forward).or_default().push(ports::clear());
+        bases
+            .entry(Hook::Forward)
+            .or_default()
+            .push(ports::clear(keep));
     }
     for (hook, rules) in bases {
         let base = Some(Base {
@@ -85,6 +92,8 @@ pub(super) fn chain_name(name: &ChainName, family: Family) -> String {
 pub(super) struct Lowering<'a, 't> {
     pub(super) family: Family,
     table: &'a Table,
+    /// Bits of a mark that say which port; the rules use the others.
+    pub(super) keep: u32,
     pub(super) marks: &'t BTreeMap<&'a IfName, u32>,
     tables: &'t mut Tables,
 }

@@ -56,24 +56,47 @@ pub(super) fn ways(chain: &Chain) -> Option<Ways<'_>> {
 }
 
 /// Marks of all ports that any table dispatches by. A port has the same mark in every run, unless
-/// two names hash alike.
-pub(super) fn marks<'a>(tables: impl Iterator<Item = &'a Table>) -> BTreeMap<&'a IfName, u32> {
-    let ports: BTreeSet<&IfName> = tables
-        .flat_map(|table| table.chains.values())
+/// two names hash alike. `None`: rules leave too few bits of the mark.
+pub(super) fn marks<'a>(
+    tables: impl Iterator<Item = &'a Table> + Clone,
+) -> Option<(u32, BTreeMap<&'a IfName, u32>)> {
+    let chains = tables.flat_map(|table| table.chains.values());
+    // Bits that rules set or clear on the way say nothing about the port.
+    let keep = !chains
+        .clone()
+        .flat_map(|chain| &chain.rules)
+        .filter_map(|rule| match &rule.verdict {
+            PlainVerdict::SetMark { mask, .. } => Some(*mask),
+            PlainVerdict::Accept
+            | PlainVerdict::Drop
+            | PlainVerdict::Return
+            | PlainVerdict::Jump(_)
+            | PlainVerdict::Goto(_)
+            | PlainVerdict::Nflog { .. }
+            | PlainVerdict::Masquerade { .. }
+            | PlainVerdict::NoTrack => None,
+        })
+        .fold(0, |all, mask| all | mask);
+    let ports: BTreeSet<&IfName> = chains
         .filter_map(ways)
         .flatten()
         .filter_map(|(port, to)| to.map(|_| port))
         .collect();
+    // The loop below ends if there are as many values as ports.
+    if ports.len() >= 1 << (keep >> 16).count_ones() {
+        return ports.is_empty().then(|| (keep, BTreeMap::new()));
+    }
     let mut taken = BTreeSet::new();
     let mut marks = BTreeMap::new();
     for port in ports {
         let mut half = hash(port.as_str());
-        while !taken.insert(half) {
+        let mark = |half: u16| (u32::from(half) << 16 | MAGIC) & keep;
+        while !taken.insert(mark(half)) {
             half = half.wrapping_add(1);
         }
-        marks.insert(port, u32::from(half) << 16 | MAGIC);
+        marks.insert(port, mark(half));
     }
-    marks
+    Some((keep, marks))
 }
 
 /// FNV-1a, folded.
@@ -107,16 +130,18 @@ pub(super) fn lower<'a>(
         elements,
     };
     lowering.set(&map, set);
-    let key = Key::Mark;
+    let key = Key::Mark {
+        mask: lowering.keep,
+    };
     lowering.chain(name, vec![Rule::new([], Verdict::Map { key, map })]);
     targets
 }
 
 /// The last rule of `inet`'s forward hook: whatever else was decided, no mark of ours stays.
-pub(super) fn clear() -> Rule {
+pub(super) fn clear(keep: u32) -> Rule {
     let ours = Match::Plain(Plain::Mark {
-        value: MAGIC,
-        mask: MAGIC_MASK,
+        value: MAGIC & keep,
+        mask: MAGIC_MASK & keep,
     });
     let value = 0;
     let mask = u32::MAX;

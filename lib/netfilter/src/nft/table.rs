@@ -187,8 +187,11 @@ pub enum Match {
 pub enum Key {
     /// An address of this family.
     Addr(End, Family),
-    /// The packet's mark.
-    Mark,
+    /// The packet's mark under this mask.
+    Mark {
+        /// The bits that count.
+        mask: u32,
+    },
 }
 
 /// What happens to a packet that matches.

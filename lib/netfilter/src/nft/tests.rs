@@ -275,6 +275,28 @@ fn a_port_of_departure_becomes_a_mark_that_does_not_stay() {
 }
 
 #[test]
+fn bits_that_rules_change_on_the_way_do_not_hide_the_port() {
+    let mut rules = by_port();
+    let table = rules.tables.get_mut(&Family::V4).expect("v4");
+    let top = table.chains.get_mut(&chain("TOP")).expect("a chain");
+    let mask = 0xfff0_00f0;
+    top.rules.insert(
+        0,
+        PlainRule::new([], PlainVerdict::SetMark { value: mask, mask }),
+    );
+    let tables = lower(&rules).expect("lowered");
+    let packet = Packet::udp(addr("10.0.0.9"), addr("224.0.0.251"), 5353);
+    let pass = Pass::new(Hook::Forward, Some("weave"), Some("weave"));
+    let to = |port| {
+        let pass = pass.clone().ports(Some("p9"), Some(port));
+        let outcome = trace_nft(&tables, &packet, &[pass]).expect("traced");
+        (outcome.dropped, outcome.mark)
+    };
+    assert!(to("p1").0);
+    assert_eq!(to("p2"), (false, 0));
+}
+
+#[test]
 fn a_change_of_elements_writes_no_rule() {
     let old = lower(&by_port()).expect("lowered");
     let mut rules = by_port();

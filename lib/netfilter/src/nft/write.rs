@@ -147,7 +147,8 @@ fn verdict(verdict: &Verdict) -> String {
         Verdict::Map { key, map } => {
             let key = match key {
                 Key::Addr(end, family) => address(*end, *family),
-                Key::Mark => "meta mark".to_owned(),
+                Key::Mark { mask: u32::MAX } => "meta mark".to_owned(),
+                Key::Mark { mask } => format!("meta mark & 0x{mask:08x}"),
             };
             format!("{key} vmap @{map}")
         }

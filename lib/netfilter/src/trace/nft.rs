@@ -177,7 +177,7 @@ impl<'a> Walk<'a> {
                 Element::Addr(self.address(end))
             }
             Key::Addr(..) => return Ok(None),
-            Key::Mark => Element::Mark(self.outcome.mark),
+            Key::Mark { mask } => Element::Mark(self.outcome.mark & mask),
         };
         Ok(set(objects, map)?.elements.get(&key))
     }
