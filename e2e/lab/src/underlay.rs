@@ -192,8 +192,13 @@ pub(crate) fn leave(hub: &Namespaces, member: &str) {
 
 /// Removes the machine's link if it is this lab's.
 pub(crate) fn remove(lab: &str) -> anyhow::Result<()> {
-    if owner()?.is_some_and(|owner| owner.lab == lab) {
-        run("ip", &["link", "del", ROOT_LINK])?;
+    let ours = || anyhow::Ok(owner()?.is_some_and(|owner| owner.lab == lab));
+    if ours()?
+        && let Err(error) = run("ip", &["link", "del", ROOT_LINK])
+        // The kernel tears the hub's namespace down in its own time, and this end with it.
+        && ours()?
+    {
+        return Err(error);
     }
     Ok(())
 }
