@@ -19,6 +19,8 @@ use crate::{Chain, ChainName, IfName, IfPattern, Match as Plain, Table, Verdict 
 /// holds none of kube-proxy's bits (0x4000, 0x8000).
 const MAGIC: u32 = 0x2b4e;
 const MAGIC_MASK: u32 = 0xffff;
+/// Bits of it that must be left, or a mark of somebody else would be taken for one of these.
+const MAGIC_BITS: u32 = 8;
 /// The map of the bridge family.
 pub(super) const MAP: &str = "ports";
 
@@ -82,8 +84,10 @@ pub(super) fn marks<'a>(
         .flatten()
         .filter_map(|(port, to)| to.map(|_| port))
         .collect();
+    let few_values = ports.len() >= 1 << (keep >> 16).count_ones();
+    let little_magic = (keep & MAGIC_MASK).count_ones() < MAGIC_BITS;
     // The loop below ends if there are as many values as ports.
-    if ports.len() >= 1 << (keep >> 16).count_ones() {
+    if few_values || little_magic {
         return ports.is_empty().then(|| (keep, BTreeMap::new()));
     }
     let mut taken = BTreeSet::new();

@@ -297,6 +297,22 @@ fn bits_that_rules_change_on_the_way_do_not_hide_the_port() {
 }
 
 #[test]
+fn rules_that_leave_nothing_to_know_a_ports_mark_by_are_refused() {
+    let mut rules = by_port();
+    let table = rules.tables.get_mut(&Family::V4).expect("v4");
+    let top = table.chains.get_mut(&chain("TOP")).expect("a chain");
+    let mask = 0x00ff_ffff;
+    top.rules.insert(
+        0,
+        PlainRule::new([], PlainVerdict::SetMark { value: 0, mask }),
+    );
+    assert_eq!(
+        lower(&rules).expect_err("refused").to_string(),
+        "ipv4 mark: rules leave too few bits of it to tell ports apart"
+    );
+}
+
+#[test]
 fn a_change_of_elements_writes_no_rule() {
     let old = lower(&by_port()).expect("lowered");
     let mut rules = by_port();

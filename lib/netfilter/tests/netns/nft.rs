@@ -182,8 +182,9 @@ fn every_shape_of(family: Family) -> Table {
         Rule::new(
             [],
             Verdict::SetMark {
-                value: 4,
-                mask: u32::MAX,
+                value: 0x0004_0000,
+                // The rest tells ports apart.
+                mask: 0x00ff_0000,
             },
         ),
         Rule::new(
@@ -387,6 +388,29 @@ fn drift_of_every_kind_is_repaired_and_others_tables_stay() {
         ns.sh("nft list table inet other; nft list table bridge weft"),
         others
     );
+}
+
+#[test]
+#[ignore = "needs root: own network namespaces"]
+fn a_whole_mark_reads_back_where_no_port_needs_a_part_of_it() {
+    let ns = Netns::new();
+    let mut backend = backend(&ns);
+    let mut table = every_shape_of(Family::V4);
+    for chain in table.chains.values_mut() {
+        chain.rules = vec![Rule::new(
+            [],
+            Verdict::SetMark {
+                value: 4,
+                mask: u32::MAX,
+            },
+        )];
+    }
+    let desired = Ruleset {
+        tables: [(Family::V4, table)].into(),
+    };
+    wait(backend.sync(&desired)).expect("synced");
+    let done = wait(backend.verify(&desired)).expect("verified");
+    assert_eq!(done.plan, "");
 }
 
 #[test]
