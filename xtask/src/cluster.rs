@@ -71,7 +71,13 @@ fn lab(arguments: &[&str]) -> Result<Command> {
     let own = std::env::current_exe().context("find the path of xtask itself")?;
     let mut line = vec!["lab"];
     line.extend(arguments);
-    Ok(command(&own.to_string_lossy(), &line))
+    Ok(command(still_there(&own.to_string_lossy()), &line))
+}
+
+/// The path of a running program under which its successor stands when it was built anew meanwhile:
+/// `/proc/self/exe` then says "(deleted)" (proc(5)).
+fn still_there(path: &str) -> &str {
+    path.strip_suffix(" (deleted)").unwrap_or(path)
 }
 
 /// `kubectl` against the lab.
@@ -163,6 +169,18 @@ mod tests {
                 "KUBECONFIG is a:lab/missing, and there is no file {}/lab/missing",
                 here.path().display()
             )
+        );
+    }
+
+    #[test]
+    fn a_program_that_was_replaced_is_found_where_it_was() {
+        assert_eq!(
+            still_there("/w/target/debug/xtask (deleted)"),
+            "/w/target/debug/xtask"
+        );
+        assert_eq!(
+            still_there("/w/target/debug/xtask"),
+            "/w/target/debug/xtask"
         );
     }
 }
