@@ -8,7 +8,7 @@ mod shortcut;
 mod sysctl;
 mod turns;
 
-use std::path::PathBuf;
+use std::{collections::BTreeSet, path::PathBuf};
 
 use weft_fabric::Fabric;
 use weft_netlink::{FdbEntry, Foreign, IfName, MacAddr, Netlink, Network, Owner, Step, diff};
@@ -101,11 +101,13 @@ impl<N: Netlink> Applier<N> {
     /// must not be older than `observed`, or the FDB entry of one that came in between would go.
     pub async fn apply(&mut self, observed: &Network, fabric: &Fabric, verify: bool) -> Outcome {
         let mut outcome = Outcome::default();
-        self.devices(observed, fabric, verify, &mut outcome).await;
+        let missing = self.devices(observed, fabric, verify, &mut outcome).await;
         for sysctl in &fabric.sysctls {
             // A device that is not ours keeps its settings, too.
             let of = |name: &str| sysctl.path.split('/').any(|part| part == name);
-            if outcome.foreign.iter().any(|f| of(f.name.as_str())) {
+            if outcome.foreign.iter().any(|f| of(f.name.as_str()))
+                || missing.iter().any(|name| of(name.as_str()))
+            {
                 continue;
             }
             match self.settings.apply(sysctl) {
@@ -118,19 +120,30 @@ impl<N: Netlink> Applier<N> {
         outcome
     }
 
+    /// Returns the links that could not be made.
     async fn devices(
         &mut self,
         observed: &Network,
         fabric: &Fabric,
         verify: bool,
         outcome: &mut Outcome,
-    ) {
+    ) -> BTreeSet<IfName> {
         let plan = diff(observed, &fabric.devices, &self.owner);
         outcome.foreign = plan.foreign;
+        let mut missing = BTreeSet::new();
         for step in &plan.steps {
+            // What has the name of a link that could not be made is somebody else's.
+            if step.links().into_iter().any(|link| missing.contains(link)) {
+                continue;
+            }
             match self.netlink.apply(step).await {
                 Ok(()) => outcome.changes.push(step.to_string()),
-                Err(e) => outcome.problems.push(e.to_string()),
+                Err(e) => {
+                    outcome.problems.push(e.to_string());
+                    if let Step::CreateLink { name, .. } = step {
+                        missing.insert(name.clone());
+                    }
+                }
             }
         }
         if outcome.is_complete() {
@@ -138,5 +151,6 @@ impl<N: Netlink> Applier<N> {
             let change = table.apply(&fabric.shortcut, &plan.steps, verify).await;
             outcome.changes.extend(change);
         }
+        missing
     }
 }

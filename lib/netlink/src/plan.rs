@@ -81,6 +81,30 @@ pub enum Step {
     DeleteNeighbour(Neighbour),
 }
 
+impl Step {
+    /// The links that it changes or attaches something to.
+    #[must_use]
+    pub fn links(&self) -> Vec<&IfName> {
+        match self {
+            Self::DeleteLink(name)
+            | Self::CreateLink { name, .. }
+            | Self::SetAlias { name, .. }
+            | Self::SetMac { name, .. }
+            | Self::SetMtu { name, .. }
+            | Self::SetUp { name, .. }
+            | Self::SetBridge { name, .. }
+            | Self::ClearPort { name } => vec![name],
+            Self::SetPort { name, port } => vec![name, &port.bridge],
+            Self::AddAddress(address) | Self::DeleteAddress(address) => vec![&address.link],
+            Self::AddRoute(route) | Self::DeleteRoute(route) => vec![&route.link],
+            Self::AddFdb(entry) | Self::DeleteFdb(entry) => vec![entry.link()],
+            Self::AddNeighbour(neighbour) | Self::DeleteNeighbour(neighbour) => {
+                vec![&neighbour.link]
+            }
+        }
+    }
+}
+
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,10 +1,11 @@
 //! Damage, foreign devices, restarts, and the end.
 
+use weft_fabric::fabric;
 use weft_netlink::{Kernel, Netlink, Owner};
-use weft_router::kernel::attachments;
+use weft_router::kernel::{Applier, attachments};
 use weft_testkit::{eventually::eventually, netns::Netns};
 
-use crate::world::*;
+use crate::{shortcut::here, world::*};
 
 #[test]
 #[ignore = "needs root: own network namespaces"]
@@ -54,6 +55,28 @@ fn a_foreign_weave_is_reported_and_never_touched() {
          remove it (ip link delete weave) or rename it"
     );
     assert_eq!(world.n1.sh(look), before);
+}
+
+#[test]
+#[ignore = "needs root: own network namespaces"]
+fn a_foreign_weave_that_comes_between_look_and_act_is_never_touched() {
+    let node = Netns::new();
+    let (outcome, before, after) = in_ns(&node, || async {
+        let kernel = Kernel::connect().unwrap();
+        let mut applier = Applier::new(kernel, CLUSTER, "/proc/sys/net".into());
+        let observed = applier.observe().await.unwrap();
+        here("ip link add weave type bridge; ip link set weave alias stranger");
+        let look = "ip -d link show weave; ip -o addr show weave; \
+                    bridge link show | grep 'master weave' || true; \
+                    cd /proc/sys/net; cat ipv4/conf/weave/rp_filter \
+                    ipv4/conf/weave/send_redirects ipv4/neigh/weave/ucast_solicit";
+        let before = here(look);
+        let fabric = fabric(&input(1, &[])).unwrap();
+        let outcome = applier.apply(&observed, &fabric, false).await;
+        (outcome, before, here(look))
+    });
+    assert!(!outcome.is_complete(), "{outcome:#?}");
+    assert_eq!(after, before);
 }
 
 #[test]

@@ -34,7 +34,7 @@ fn frames_go_straight_from_port_to_port_of_datapath_and_by_the_bridge_without_th
 
 /// Runs a script in the namespace of the calling thread.
 #[allow(clippy::disallowed_methods, reason = "a test damages what it tests")]
-fn here(script: &str) -> String {
+pub(crate) fn here(script: &str) -> String {
     let shell = std::process::Command::new("sh")
         .args(["-ec", script])
         .output();
