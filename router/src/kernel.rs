@@ -1,6 +1,7 @@
 //! Makes the kernel hold a [`Fabric`]: dump, compare, apply, for each of the five places it lives
 //! in. Knows no Kubernetes; works in whatever network namespace it was made in.
 
+mod listing;
 mod pods;
 mod ports;
 mod rules;
@@ -140,8 +141,8 @@ impl<N: Netlink> Applier<N> {
                 Ok(()) => outcome.changes.push(step.to_string()),
                 Err(e) => {
                     outcome.problems.push(e.to_string());
-                    if let Step::CreateLink { name, .. } = step {
-                        missing.insert(name.clone());
+                    if let Step::CreateLink { .. } = step {
+                        missing.extend(step.links().into_iter().cloned());
                     }
                 }
             }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::{Address, Bridge, FdbEntry, IfName, Link, MacAddr, Neighbour, Port, Route};
+use crate::{Address, Bridge, FdbEntry, IfName, Kind, Link, MacAddr, Neighbour, Port, Route};
 
 /// One change, one netlink request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,8 +86,14 @@ impl Step {
     #[must_use]
     pub fn links(&self) -> Vec<&IfName> {
         match self {
+            // A veth comes with its other end.
+            Self::CreateLink { name, link } => match &link.kind {
+                Kind::Veth { peer: Some(peer) } => vec![name, peer],
+                Kind::Veth { peer: None } | Kind::Bridge(_) | Kind::Vxlan(_) | Kind::Other(_) => {
+                    vec![name]
+                }
+            },
             Self::DeleteLink(name)
-            | Self::CreateLink { name, .. }
             | Self::SetAlias { name, .. }
             | Self::SetMac { name, .. }
             | Self::SetMtu { name, .. }

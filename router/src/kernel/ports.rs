@@ -11,6 +11,7 @@ use weft_netfilter::{
     nfnetlink::{ElementChange, Transaction},
 };
 
+use super::listing::Listing;
 use crate::exec::{self, ExecError};
 
 /// The table as we last wrote it.
@@ -24,8 +25,7 @@ pub struct PortTable {
 #[derive(Debug)]
 struct Written {
     rules: PortRules,
-    /// How `nft` lists it; anything else means that somebody changed it.
-    listing: Option<String>,
+    listing: Listing,
 }
 
 impl PortTable {
@@ -75,7 +75,7 @@ impl PortTable {
         let whole = self.write(rules, &delta).await?;
         self.written = Some(Written {
             rules: rules.clone(),
-            listing: None,
+            listing: Listing::default(),
         });
         let verb = if whole { "write" } else { "change" };
         let ports = rules.ports.len();
@@ -123,16 +123,12 @@ impl PortTable {
         let Some(written) = &mut self.written else {
             return;
         };
-        match (list().await, &written.listing) {
-            (Ok(listing), None) => written.listing = Some(listing),
-            (Ok(listing), Some(expected)) if listing == *expected => {}
-            (Ok(_) | Err(_), _) => {
-                tracing::warn!(
-                    table = TABLE,
-                    "Port rules were changed by somebody, writing all"
-                );
-                self.written = None;
-            }
+        if !written.listing.is_unchanged(TABLE).await {
+            tracing::warn!(
+                table = TABLE,
+                "Port rules were changed by somebody, writing all"
+            );
+            self.written = None;
         }
     }
 }
@@ -160,10 +156,6 @@ fn elements(listing: &str) -> impl Iterator<Item = (String, IpAddr)> + '_ {
         let local = matches!(address, IpAddr::V6(a) if a.is_unicast_link_local());
         (!local).then(|| (link.to_owned(), address))
     })
-}
-
-async fn list() -> Result<String, ExecError> {
-    exec::run("nft", &["list", "table", "bridge", "weft"], "").await
 }
 
 #[cfg(test)]

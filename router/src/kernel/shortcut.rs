@@ -1,8 +1,9 @@
 //! `table netdev weft`, through `nft`.
 
 use weft_fabric::{SHORTCUT, Shortcut};
-use weft_netlink::{IfName, Step};
+use weft_netlink::Step;
 
+use super::listing::Listing;
 use crate::exec;
 
 /// The table as we last wrote it.
@@ -16,10 +17,10 @@ enum State {
     /// Nothing is known of the kernel's table.
     #[default]
     Unknown,
-    /// We wrote it; `listing` is how `nft` lists it, once it was asked.
+    /// We wrote it.
     Written {
         shortcut: Shortcut,
-        listing: Option<String>,
+        listing: Listing,
     },
     /// This kernel does not take it: the bridge does the work.
     Refused(Shortcut),
@@ -50,7 +51,7 @@ impl ShortcutTable {
             Ok(_) => {
                 self.state = State::Written {
                     shortcut: shortcut.clone(),
-                    listing: None,
+                    listing: Listing::default(),
                 };
                 Some(format!("write table {SHORTCUT} ({one} <-> {other})"))
             }
@@ -71,33 +72,20 @@ impl ShortcutTable {
         let State::Written { listing, .. } = &mut self.state else {
             return;
         };
-        let now = exec::run("nft", &["list", "table", "netdev", "weft"], "").await;
-        match (now, &listing) {
-            (Ok(now), None) => *listing = Some(now),
-            (Ok(now), Some(before)) if now == *before => {}
-            (Ok(_) | Err(_), _) => {
-                tracing::warn!(table = SHORTCUT, "Changed by somebody, writing it again");
-                self.state = State::Unknown;
-            }
+        if !listing.is_unchanged(SHORTCUT).await {
+            tracing::warn!(table = SHORTCUT, "Changed by somebody, writing it again");
+            self.state = State::Unknown;
         }
     }
 }
 
 /// A link that was made anew has lost its hook.
 fn touched(shortcut: &Shortcut, steps: &[Step]) -> bool {
-    let ours = |name: &IfName| shortcut.ends.contains(name);
     steps.iter().any(|step| {
-        matches!(step, Step::CreateLink { name, .. } | Step::DeleteLink(name) if ours(name))
-            // A veth comes and goes with its other end.
-            || matches!(step, Step::CreateLink { link, .. } if peer(link).is_some_and(ours))
+        matches!(step, Step::CreateLink { .. } | Step::DeleteLink(_))
+            && step
+                .links()
+                .into_iter()
+                .any(|link| shortcut.ends.contains(link))
     })
-}
-
-fn peer(link: &weft_netlink::Link) -> Option<&IfName> {
-    match &link.kind {
-        weft_netlink::Kind::Veth { peer } => peer.as_ref(),
-        weft_netlink::Kind::Bridge(_)
-        | weft_netlink::Kind::Vxlan(_)
-        | weft_netlink::Kind::Other(_) => None,
-    }
 }

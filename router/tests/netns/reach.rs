@@ -106,13 +106,7 @@ fn when_the_underlay_shrinks_older_pods_are_told_and_lose_nothing_that_may_be_sp
 #[test]
 #[ignore = "needs root: own network namespaces"]
 fn pods_leave_with_the_nodes_address_and_stay_themselves_inside() {
-    let world = World::new();
-    settle(&world.n1, input(1, &["10.32.1.10"]));
-    settle(&world.n2, input(2, &["10.32.2.10"]));
-    let a = plug(&world.n1, "10.32.1.10");
-    let c = plug(&world.n2, "10.32.2.10");
-    settle(&world.n1, input(1, &["10.32.1.10"]));
-    settle(&world.n2, input(2, &["10.32.2.10"]));
+    let (world, a, c) = World::with_a_pod_on_each();
     let outside = Netns::new();
     join(
         &world.n1,
@@ -141,13 +135,7 @@ fn pods_leave_with_the_nodes_address_and_stay_themselves_inside() {
 #[test]
 #[ignore = "needs root: own network namespaces"]
 fn ipv6_leaves_with_the_nodes_address_too_and_stays_itself_inside() {
-    let world = World::new();
-    settle(&world.n1, input(1, &["10.32.1.10"]));
-    settle(&world.n2, input(2, &["10.32.2.10"]));
-    let a = plug(&world.n1, "10.32.1.10");
-    let _c = plug(&world.n2, "10.32.2.10");
-    settle(&world.n1, input(1, &["10.32.1.10"]));
-    settle(&world.n2, input(2, &["10.32.2.10"]));
+    let (world, a, _c) = World::with_a_pod_on_each();
     a.sh("ip -6 route add default via fd00:10:0:1::1");
     let outside = Netns::new();
     join(

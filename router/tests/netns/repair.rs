@@ -82,13 +82,7 @@ fn a_foreign_weave_that_comes_between_look_and_act_is_never_touched() {
 #[test]
 #[ignore = "needs root: own network namespaces"]
 fn a_restart_adopts_the_fabric_without_losing_a_packet() {
-    let world = World::new();
-    settle(&world.n1, input(1, &["10.32.1.10"]));
-    settle(&world.n2, input(2, &["10.32.2.10"]));
-    let a = plug(&world.n1, "10.32.1.10");
-    let _c = plug(&world.n2, "10.32.2.10");
-    settle(&world.n1, input(1, &["10.32.1.10"]));
-    settle(&world.n2, input(2, &["10.32.2.10"]));
+    let (world, a, _c) = World::with_a_pod_on_each();
     pings(&a, "10.32.2.10");
     let ping = a.spawn("ping -q -i 0.005 -c 400 10.32.2.10");
     for _ in 0..5 {

@@ -17,13 +17,7 @@ fn learned(node: &Netns, mac: MacAddr) -> bool {
 #[test]
 #[ignore = "needs root: own network namespaces"]
 fn frames_go_straight_from_port_to_port_of_datapath_and_by_the_bridge_without_the_table() {
-    let world = World::new();
-    settle(&world.n1, input(1, &["10.32.1.10"]));
-    settle(&world.n2, input(2, &["10.32.2.10"]));
-    let a = plug(&world.n1, "10.32.1.10");
-    let _c = plug(&world.n2, "10.32.2.10");
-    settle(&world.n1, input(1, &["10.32.1.10"]));
-    settle(&world.n2, input(2, &["10.32.2.10"]));
+    let (world, a, _c) = World::with_a_pod_on_each();
     let macs = ["10.32.1.10", "10.32.2.10"].map(|pod| MacAddr::of_pod(ip(pod)));
     pings(&a, "10.32.2.10");
     assert_eq!(macs.map(|mac| learned(&world.n1, mac)), [false; 2]);

@@ -159,6 +159,20 @@ impl World {
         join(&n1, "eth0", "192.0.2.1/24", &n2, "eth0", "192.0.2.2/24");
         Self { n1, n2 }
     }
+
+    /// Two nodes in force, each with one pod in it: 10.32.1.10 and 10.32.2.10, in this order.
+    pub(crate) fn with_a_pod_on_each() -> (Self, Netns, Netns) {
+        let world = Self::new();
+        let settle_both = || {
+            settle(&world.n1, input(1, &["10.32.1.10"]));
+            settle(&world.n2, input(2, &["10.32.2.10"]));
+        };
+        settle_both();
+        let pods = ["10.32.1.10", "10.32.2.10"];
+        let (a, c) = (plug(&world.n1, pods[0]), plug(&world.n2, pods[1]));
+        settle_both();
+        (world, a, c)
+    }
 }
 
 #[track_caller]
