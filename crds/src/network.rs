@@ -149,6 +149,10 @@ pub struct Nat {
 #[derive(KubeSchema, Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Policy {
+    /// Whether policies are enforced. Disabled: every packet between pods passes (Weave Net's
+    /// `EXPECT_NPC=0`), and rules that were in force are removed.
+    #[serde(default)]
+    pub enforcement: Toggle,
     /// Kernel interface that holds the rules.
     #[serde(default)]
     pub backend: PolicyBackend,

@@ -24,6 +24,7 @@ mod dump;
 mod events;
 mod kernel;
 mod metrics;
+mod off;
 mod query;
 mod router;
 mod run;

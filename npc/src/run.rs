@@ -21,7 +21,7 @@ use crate::{
     events::{self, Announcer},
     kernel,
     metrics::Metrics,
-    router,
+    off, router,
     server::{self, Server},
     state::State,
     sync::{Sync, Tracer, Wanted},
@@ -57,6 +57,9 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         .with_context(|| format!("cannot read the configuration {path}"))?;
     let config: NodeConfig = serde_json::from_str(&text)
         .with_context(|| format!("the configuration {path} is not what the operator renders"))?;
+    if config.network.policy.enforcement == Toggle::Disabled {
+        return off::run(&args, token).await;
+    }
     let client = Client::try_default()
         .await
         .context("cannot find the API server: no kubeconfig and no service account")?;

@@ -4,15 +4,18 @@
 //! One run judges one configuration; its report is named by it, so that runs with other backends
 //! stand beside each other in `target/reports/conformance`.
 
+mod setting;
+
 use std::{fs, path::Path, time::Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
-use serde_json::Value;
+
+pub(crate) use setting::{BACKENDS, Setting};
 
 use crate::{
-    cluster::{self, kubectl},
-    command::{at, command, output, stream},
+    cluster,
+    command::{at, command, stream},
     install, lab,
     test::{
         junit,
@@ -25,17 +28,40 @@ const FOCUS: &str = r"\[sig-network\] Netpol";
 /// Specs that are left out and named as not run: the kernel of the lab has no SCTP sockets.
 const SKIP: &str = r"\[Feature:SCTPConnectivity\]";
 
-/// Runs the suite.
+/// Runs the suite once for each setting of npc, and puts the setting back that it found. One that
+/// fails does not stop the others.
 ///
 /// # Errors
-/// No lab with weft, the suite cannot be built, or a spec failed.
-pub(crate) fn suite(arguments: &[String]) -> Result<()> {
+/// No lab with weft, the suite cannot be built, or a run did not end as its setting must.
+pub(crate) fn run(settings: &[Setting], arguments: &[String]) -> Result<()> {
     ensure!(
         cluster::is_up() && install::is_installed(),
         "conformance needs a running lab with weft: start one by `make demo`, or `make lab-up install`"
     );
     let program = lab::of_this_checkout()?.netpol()?;
-    let name = configuration()?;
+    let proxy = lab::option("--proxy-mode")?;
+    let before = setting::found()?;
+    let mut failures = Vec::new();
+    for setting in settings {
+        let name = setting.configuration(&proxy);
+        let result = setting
+            .apply()
+            .and_then(|()| suite(&program, &name, *setting, arguments));
+        if let Err(error) = result {
+            println!("conformance {name}: {error:#}");
+            failures.push(name);
+        }
+    }
+    setting::put_back(&before)?;
+    ensure!(
+        failures.is_empty(),
+        "conformance did not end as it must with: {}",
+        failures.join(", ")
+    );
+    Ok(())
+}
+
+fn suite(program: &Path, name: &str, setting: Setting, arguments: &[String]) -> Result<()> {
     let reports = at("target/reports/conformance");
     fs::create_dir_all(&reports)?;
     let json = reports.join(format!("{name}.json"));
@@ -62,12 +88,24 @@ pub(crate) fn suite(arguments: &[String]) -> Result<()> {
     for case in cases.iter().filter(|case| case.outcome == Outcome::Ignored) {
         println!("not run: {}", case.name);
     }
+    for case in &cases {
+        if matches!(case.outcome, Outcome::Failed(_)) {
+            println!("failed: {}", case.name);
+        }
+    }
     let (passed, failed, ignored) = totals;
     let summary = format!(
         "conformance {name}: {passed} passed, {failed} failed, {ignored} not run in {seconds:.0} s\n"
     );
     fs::write(reports.join(format!("{name}.summary")), &summary)?;
     print!("{summary}");
+    if setting == Setting::Disabled {
+        ensure!(
+            failed > 0,
+            "every spec passed though npc enforced nothing: the suite shows nothing here"
+        );
+        return Ok(());
+    }
     ensure!(failed == 0, "conformance {name}: {failed} specs failed");
     ensure!(
         success,
@@ -98,26 +136,6 @@ fn arguments_of_the_suite(json: &Path, arguments: &[String]) -> Vec<String> {
     }
     line.extend(arguments.iter().cloned());
     line
-}
-
-/// Backend of npc as the WeftNetwork asks for it, and kube-proxy's: `iptables-legacy-proxy-iptables`.
-fn configuration() -> Result<String> {
-    let network = output(kubectl(&["get", "weftnetwork", "default", "-o", "json"]))?;
-    let network: Value = serde_json::from_str(&network)?;
-    Ok(named(
-        &network["spec"]["policy"],
-        &lab::option("--proxy-mode")?,
-    ))
-}
-
-fn named(policy: &Value, proxy: &str) -> String {
-    let word = |key: &str| policy[key].as_str().unwrap_or("Auto").to_lowercase();
-    let backend = word("backend");
-    let variant = match backend.as_str() {
-        "nftables" => String::new(),
-        _ => format!("-{}", word("iptablesVariant")),
-    };
-    format!("{backend}{variant}-proxy-{proxy}")
 }
 
 /// What ginkgo writes, as far as it is read here.
@@ -199,7 +217,7 @@ fn totals(cases: &[Case]) -> (u64, u64, u64) {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -258,22 +276,6 @@ mod tests {
         let cases = cases(&report.to_string()).unwrap();
         assert_eq!(totals(&cases), (0, 1, 1));
         assert_eq!(cases[0].name, "[SynchronizedBeforeSuite]");
-    }
-
-    #[test]
-    fn report_is_named_by_the_configuration() {
-        assert_eq!(
-            named(
-                &json!({"backend": "Iptables", "iptablesVariant": "Legacy"}),
-                "iptables"
-            ),
-            "iptables-legacy-proxy-iptables"
-        );
-        assert_eq!(
-            named(&json!({"backend": "Nftables"}), "nftables"),
-            "nftables-proxy-nftables"
-        );
-        assert_eq!(named(&Value::Null, "iptables"), "auto-auto-proxy-iptables");
     }
 
     #[test]

@@ -48,6 +48,10 @@ enum Task {
     },
     /// NetworkPolicy suite of upstream Kubernetes against the lab: target/reports/conformance.
     Conformance {
+        /// How npc shall be set up, one run each; it is put back afterwards. `disabled` shows that
+        /// the suite can fail.
+        #[arg(long, value_enum, value_delimiter = ',', default_values_t = conformance::BACKENDS)]
+        policy: Vec<conformance::Setting>,
         /// Further arguments of upstream's e2e.test.
         #[arg(last = true)]
         arguments: Vec<String>,
@@ -96,7 +100,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Demo => demo::up(),
         Task::DemoDown => demo::down(),
         Task::Bench { arguments } => bench::run_on_lab(&arguments),
-        Task::Conformance { arguments } => conformance::suite(&arguments),
+        Task::Conformance { policy, arguments } => conformance::run(&policy, &arguments),
         Task::Image { arch } => image::build(arch).map(drop),
         Task::Install => install::run_in_lab(&image::build(image::Arch::host())?),
         Task::Gen { check } => generate::run(check),

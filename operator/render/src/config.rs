@@ -4,33 +4,20 @@ use std::fmt::Write;
 
 use k8s_openapi::{api::core::v1::ConfigMap, apimachinery::pkg::apis::meta::v1::OwnerReference};
 use sha2::{Digest, Sha256};
-use weft_crds::{NodeConfig, PolicyBackend, Rollout, WeftNetwork};
+use weft_crds::{NodeConfig, Rollout, WeftNetwork};
 
 use crate::{Facts, NODE_AGENT, meta};
 
 /// Key of the configuration in the ConfigMap.
 pub(crate) const FILE: &str = "node.json";
 
-/// The backend that was asked for and is not in this version; the agent runs with iptables instead.
-#[must_use]
-pub fn unavailable_backend(network: &WeftNetwork) -> Option<PolicyBackend> {
-    match network.spec.policy.backend {
-        PolicyBackend::Auto | PolicyBackend::Iptables => None,
-        PolicyBackend::Nftables => Some(PolicyBackend::Nftables),
-    }
-}
-
 /// What routers and npcs shall run with.
 #[must_use]
 pub fn node_config(network: &WeftNetwork, facts: &Facts) -> NodeConfig {
-    let mut spec = network.spec.clone();
-    if unavailable_backend(network).is_some() {
-        spec.policy.backend = PolicyBackend::Iptables;
-    }
     NodeConfig {
         cluster_id: facts.cluster_id.clone(),
         generation: network.metadata.generation.unwrap_or_default(),
-        network: spec,
+        network: network.spec.clone(),
     }
 }
 

@@ -17,7 +17,7 @@ mod config;
 mod daemon_set;
 
 pub use access::{node_rules, operator_namespace_rules, operator_rules};
-pub use config::{node_config, unavailable_backend};
+pub use config::node_config;
 
 use std::collections::BTreeMap;
 

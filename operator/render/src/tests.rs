@@ -61,14 +61,18 @@ fn a_setting_of_the_agent_rolls_it_and_the_way_of_rolling_does_not() {
 }
 
 #[test]
-fn a_backend_of_a_later_version_runs_with_iptables() {
+fn agents_run_with_the_backend_that_was_asked_for() {
     let mut asked = network();
-    assert_eq!(unavailable_backend(&asked), None);
-    asked.spec.policy.backend = PolicyBackend::Nftables;
-    assert_eq!(unavailable_backend(&asked), Some(PolicyBackend::Nftables));
-    let config = node_config(&asked, &facts());
-    assert_eq!(config.network.policy.backend, PolicyBackend::Iptables);
-    assert_eq!((config.generation, config.cluster_id.as_str()), (3, "c1"));
+    for backend in [
+        PolicyBackend::Auto,
+        PolicyBackend::Iptables,
+        PolicyBackend::Nftables,
+    ] {
+        asked.spec.policy.backend = backend;
+        let config = node_config(&asked, &facts());
+        assert_eq!(config.network.policy.backend, backend);
+        assert_eq!((config.generation, config.cluster_id.as_str()), (3, "c1"));
+    }
 }
 
 #[test]

@@ -36,7 +36,7 @@ pub(crate) fn status(
     let findings = [
         available(network, &agent),
         progressing(&agent),
-        degraded(network, &agent, nodes, &present),
+        degraded(&agent, nodes, &present),
     ];
     let summary = summary(&agent, &findings);
     let mut conditions = network.status.clone().unwrap_or_default().conditions;
@@ -115,18 +115,10 @@ fn progressing(agent: &DaemonSetRow) -> Finding {
 }
 
 fn degraded(
-    network: &WeftNetwork,
     agent: &DaemonSetRow,
     nodes: &[Arc<NodeRow>],
     weft_nodes: &[&Arc<WeftNode>],
 ) -> Finding {
-    if let Some(backend) = weft_render::unavailable_backend(network) {
-        let message = format!(
-            "policy.backend {backend:?} is not in this version; policies are enforced with iptables \
-             and ipset. Set policy.backend to Auto or Iptables"
-        );
-        return ("Degraded", true, "BackendNotAvailable", message);
-    }
     let homeless = nodes
         .iter()
         .filter(|n| n.addresses.is_empty() && !n.deleting);

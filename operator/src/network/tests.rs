@@ -1,6 +1,4 @@
-use weft_crds::{
-    Condition, PolicyBackend, Versions, WeftNetworkSpec, WeftNode, WeftNodeSpec, WeftNodeStatus,
-};
+use weft_crds::{Condition, Versions, WeftNetworkSpec, WeftNode, WeftNodeSpec, WeftNodeStatus};
 use weft_ipam::claim::NodeRef;
 
 use super::{status::status, *};
@@ -123,25 +121,6 @@ fn all_well_is_said_in_one_line_with_versions() {
     assert_eq!(
         super::status::status(&later, Some(&figures(2, 2, 2)), &nodes, &up, "t2"),
         status
-    );
-}
-
-#[test]
-fn a_backend_of_a_later_version_degrades_and_says_what_to_do() {
-    let mut asked = network();
-    asked.spec.policy.backend = PolicyBackend::Nftables;
-    let (said, summary) = verdict(&asked, figures(1, 1, 1), &[node("n1")], &[]);
-    assert_eq!(
-        said,
-        [
-            "True NodesReady",
-            "False RolledOut",
-            "True BackendNotAvailable"
-        ]
-    );
-    assert!(
-        summary.contains("Set policy.backend to Auto or Iptables"),
-        "{summary}"
     );
 }
 
