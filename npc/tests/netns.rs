@@ -15,6 +15,8 @@ mod denial;
 mod drift;
 #[path = "netns/group.rs"]
 mod group;
+#[path = "netns/off.rs"]
+mod off;
 #[path = "netns/probe.rs"]
 mod probe;
 #[path = "netns/process.rs"]

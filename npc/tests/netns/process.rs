@@ -46,7 +46,7 @@ impl Drop for World {
     }
 }
 
-fn endpoint(n: u8) -> Endpoint {
+pub(crate) fn endpoint(n: u8) -> Endpoint {
     Endpoint {
         id: AttachmentId {
             container_id: format!("c{n}"),
@@ -138,6 +138,15 @@ impl World {
             npc = env!("CARGO_BIN_EXE_weft-npc"),
         ));
         self.npc = Some(npc);
+    }
+
+    /// Killed and started again with this section `policy` of the configuration.
+    pub(crate) fn restart(&mut self, policy: &serde_json::Value) {
+        self.kill();
+        std::fs::remove_file(self.dir.path().join("npc.sock")).expect("socket of the dead");
+        self.policy = Some(policy.clone());
+        self.start();
+        self.ready();
     }
 
     fn kill(&mut self) {
