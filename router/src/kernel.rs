@@ -11,8 +11,10 @@ mod turns;
 
 use std::{collections::BTreeSet, path::PathBuf};
 
+use nix::errno::Errno;
 use weft_fabric::Fabric;
 use weft_netlink::{FdbEntry, Foreign, IfName, MacAddr, Netlink, Network, Owner, Step, diff};
+use weft_socket::HOST_IFNAME_PREFIX;
 
 pub use pods::attachments;
 pub use ports::{PortTable, listed_addresses};
@@ -139,6 +141,9 @@ impl<N: Netlink> Applier<N> {
             }
             match self.netlink.apply(step).await {
                 Ok(()) => outcome.changes.push(step.to_string()),
+                Err(e) if went_meanwhile(step, &e) => {
+                    tracing::debug!(error = %e, "The pod's interface went during the pass");
+                }
                 Err(e) => {
                     outcome.problems.push(e.to_string());
                     if let Step::CreateLink { .. } = step {
@@ -153,5 +158,46 @@ impl<N: Netlink> Applier<N> {
             outcome.changes.extend(change);
         }
         missing
+    }
+}
+
+/// Whether a step failed because its pod's interface was deleted after the look: what was to be done
+/// is no longer wanted, and the next pass, which the deletion causes, knows. Without this, a DEL could
+/// refuse the ADD of another pod. A device of the fabric that is not there is a failure.
+fn went_meanwhile(step: &Step, error: &weft_netlink::Error) -> bool {
+    error.errno == Some(Errno::ENODEV as i32)
+        && step
+            .links()
+            .first()
+            .is_some_and(|link| link.as_str().starts_with(HOST_IFNAME_PREFIX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_that_goes_during_a_pass_does_not_fail_it_and_a_device_of_ours_does() {
+        let step = |link: &str| {
+            Step::AddFdb(FdbEntry::Port {
+                link: link.parse().unwrap(),
+                mac: MacAddr([2, 0, 0, 0, 0, 1]),
+            })
+        };
+        let error = |errno: Errno| weft_netlink::Error {
+            action: "look up link".into(),
+            cause: errno.to_string(),
+            errno: Some(errno as i32),
+        };
+        assert!(went_meanwhile(&step("vethwepl1"), &error(Errno::ENODEV)));
+        assert!(!went_meanwhile(&step("vethwepl1"), &error(Errno::EBUSY)));
+        assert!(!went_meanwhile(
+            &step("vethwe-bridge"),
+            &error(Errno::ENODEV)
+        ));
+        let with_bridge = Step::ClearPort {
+            name: "vethwepl1".parse().unwrap(),
+        };
+        assert!(went_meanwhile(&with_bridge, &error(Errno::ENODEV)));
     }
 }
