@@ -7,11 +7,12 @@
 
 use netlink_sys::{AsyncSocket as _, AsyncSocketExt as _, SocketAddr, TokioSocket};
 
-use super::{
-    frame::{self, Data, Message},
-    run::is_ours,
+use super::{PROTOCOL, run::is_ours};
+use crate::{
+    Hook,
+    nfnetlink::{Data, Message, messages},
+    plan::Owner,
 };
-use crate::{Hook, plan::Owner};
 
 /// `NFNL_SUBSYS_NFTABLES` and its multicast group `NFNLGRP_NFTABLES`.
 const NFTABLES: u8 = 10;
@@ -125,7 +126,7 @@ impl Monitor {
     /// # Errors
     /// The socket could not be opened.
     pub fn subscribe(interest: Interest) -> std::io::Result<Self> {
-        let mut socket = TokioSocket::new(frame::PROTOCOL)?;
+        let mut socket = TokioSocket::new(PROTOCOL)?;
         // A default buffer only loses more, and a loss counts as a change.
         let _ = socket.socket_mut().set_rx_buf_sz(BUFFER);
         socket
@@ -149,7 +150,7 @@ impl Monitor {
 
 /// Does the datagram announce a change of somebody else that matters?
 fn concerns(interest: &Interest, datagram: &[u8], is_ours: impl Fn(u32) -> bool) -> bool {
-    frame::messages(datagram).any(|message| match message {
+    messages(datagram).any(|message| match message {
         Message::Data(event) => {
             event.subsystem == NFTABLES
                 && Change::read(&event).is_some_and(|change| interest.covers(&change))
@@ -162,7 +163,10 @@ fn concerns(interest: &Interest, datagram: &[u8], is_ours: impl Fn(u32) -> bool)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{TableName, exec::frame::Request};
+    use crate::{
+        TableName,
+        nfnetlink::{kind, request},
+    };
 
     fn interest() -> Interest {
         Interest::default()
@@ -170,12 +174,12 @@ mod tests {
             .in_table(NftFamily::Inet, "weft")
     }
 
-    fn matters(family: NftFamily, kind: u8, attributes: &[(u16, &str)]) -> bool {
-        let request = attributes.iter().fold(
-            Request::new(NFTABLES, kind, 0, 0),
-            |request, (kind, text)| request.with(*kind, format!("{text}\0").as_bytes()),
-        );
-        let mut bytes = request.bytes();
+    fn matters(family: NftFamily, message: u8, attributes: &[(u16, &str)]) -> bool {
+        let mut bytes = request(kind(NFTABLES, message), 0, 0, |event| {
+            for (kind, text) in attributes {
+                event.text(*kind, text);
+            }
+        });
         bytes[16] = family.number();
         concerns(&interest(), &bytes, |_| false)
     }
@@ -206,7 +210,7 @@ mod tests {
 
     #[test]
     fn our_own_changes_do_not_matter() {
-        let mut bytes = Request::new(NFTABLES, 2, 0, 0).with(1, b"weft\0").bytes();
+        let mut bytes = request(kind(NFTABLES, 2), 0, 0, |event| event.text(1, "weft"));
         bytes[16] = NftFamily::Inet.number();
         bytes[12..16].copy_from_slice(&4711_u32.to_ne_bytes());
         assert!(concerns(&interest(), &bytes, |pid| pid == 4712));

@@ -7,8 +7,11 @@ use std::{
 
 use netlink_sys::{AsyncSocket as _, AsyncSocketExt as _, SocketAddr, TokioSocket};
 
-use super::frame::{self, ACK, Data, Message, Request};
-use crate::{Hook, Protocol};
+use super::{PROTOCOL, refusal};
+use crate::{
+    Hook, Protocol,
+    nfnetlink::{ACK, Data, Message, kind, messages, request},
+};
 
 /// `NFNL_SUBSYS_ULOG`.
 const ULOG: u8 = 4;
@@ -73,21 +76,23 @@ impl Nflog {
     /// # Errors
     /// The kernel refused: `PermissionDenied` means that another process listens to this group.
     pub async fn bind(group: u16) -> io::Result<Self> {
-        let mut socket = TokioSocket::new(frame::PROTOCOL)?;
+        let mut socket = TokioSocket::new(PROTOCOL)?;
         socket.socket_mut().bind_auto()?;
         socket.socket_mut().connect(&SocketAddr::new(0, 0))?;
         let [a, b, c, d] = COPY.to_be_bytes();
-        let request = Request::new(ULOG, CONFIG, ACK, group)
-            .with(CFG_CMD, &[BIND])
-            .with(CFG_MODE, &[a, b, c, d, COPY_PACKET, 0])
-            .with(CFG_QTHRESH, &1_u32.to_be_bytes());
-        socket.send(&request.bytes()).await?;
+        let request = request(kind(ULOG, CONFIG), ACK, group, |message| {
+            message.attr(CFG_CMD, &[BIND]);
+            message.attr(CFG_MODE, &[a, b, c, d, COPY_PACKET, 0]);
+            message.attr(CFG_QTHRESH, &1_u32.to_be_bytes());
+        });
+        socket.send(&request).await?;
         loop {
             let (datagram, _) = socket.recv_from_full().await?;
-            for message in frame::messages(&datagram) {
+            for message in messages(&datagram) {
                 match message {
-                    Message::End(0) => return Ok(Self { socket }),
-                    Message::End(error) => return Err(io::Error::from_raw_os_error(-error)),
+                    Message::End(answer) => {
+                        return refusal(answer).map_or(Ok(Self { socket }), Err);
+                    }
                     // A packet may overtake the answer.
                     Message::Data(_) => {}
                 }
@@ -109,7 +114,7 @@ impl Nflog {
 }
 
 fn read(datagram: &[u8]) -> Vec<Logged> {
-    frame::messages(datagram)
+    messages(datagram)
         .filter_map(|message| match message {
             Message::Data(data) if (data.subsystem, data.kind) == (ULOG, PACKET) => logged(&data),
             Message::Data(_) | Message::End(_) => None,
@@ -287,12 +292,12 @@ mod tests {
 
     #[test]
     fn a_logged_packet_tells_prefix_hook_and_port_of_departure() {
-        let datagram = Request::new(ULOG, PACKET, 0, 86)
-            .with(PACKET_HDR, &[8, 0, 2, 0])
-            .with(PREFIX, b"weft-deny-ingress\0")
-            .with(IFINDEX_PHYSOUTDEV, &7_u32.to_be_bytes())
-            .with(PAYLOAD, &v4(6, 0))
-            .bytes();
+        let datagram = request(kind(ULOG, PACKET), 0, 86, |message| {
+            message.attr(PACKET_HDR, &[8, 0, 2, 0]);
+            message.text(PREFIX, "weft-deny-ingress");
+            message.attr(IFINDEX_PHYSOUTDEV, &7_u32.to_be_bytes());
+            message.attr(PAYLOAD, &v4(6, 0));
+        });
         assert_eq!(
             read(&datagram),
             [Logged {

@@ -13,11 +13,13 @@ use std::{
 
 use netlink_sys::{AsyncSocket as _, AsyncSocketExt as _, SocketAddr, TokioSocket};
 
-use super::{
-    Runner, Variant,
-    frame::{self, Attributes, DUMP, Message, Request},
+use super::{PROTOCOL, Runner, Variant, refusal};
+use crate::{
+    Hook, SetName,
+    backend::ToolError,
+    nfnetlink::{Attributes, DUMP, Message, kind, messages, request},
+    plan::Owner,
 };
-use crate::{Hook, SetName, backend::ToolError, plan::Owner};
 
 /// linux/netfilter/ipset/ip_set.h
 mod ipset {
@@ -84,20 +86,22 @@ impl Probe {
     /// # Errors
     /// The kernel refused.
     pub async fn sets(&self) -> io::Result<BTreeMap<String, u32>> {
-        let mut socket = TokioSocket::new(frame::PROTOCOL)?;
+        let mut socket = TokioSocket::new(PROTOCOL)?;
         socket.socket_mut().connect(&SocketAddr::new(0, 0))?;
-        let request = Request::new(ipset::SUBSYSTEM, ipset::LIST, DUMP, 0)
-            .with(ipset::ATTR_PROTOCOL, &[ipset::PROTOCOL])
-            .with(ipset::ATTR_FLAGS, &ipset::LIST_HEADER.to_be_bytes())
-            .bytes();
+        let list = kind(ipset::SUBSYSTEM, ipset::LIST);
+        let request = request(list, DUMP, 0, |message| {
+            message.attr(ipset::ATTR_PROTOCOL, &[ipset::PROTOCOL]);
+            message.attr(ipset::ATTR_FLAGS, &ipset::LIST_HEADER.to_be_bytes());
+        });
         socket.send(&request).await?;
         let mut counts = BTreeMap::new();
         loop {
             let (datagram, _) = socket.recv_from_full().await?;
-            for message in frame::messages(&datagram) {
+            for message in messages(&datagram) {
                 match message {
-                    Message::End(0) => return Ok(counts),
-                    Message::End(error) => return Err(io::Error::from_raw_os_error(-error)),
+                    Message::End(answer) => {
+                        return refusal(answer).map_or(Ok(counts), Err);
+                    }
                     Message::Data(data) => {
                         let counted = count(data.attributes());
                         counts.extend(counted.filter(|(name, _)| self.owner.owns_set(name)));

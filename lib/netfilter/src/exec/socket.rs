@@ -90,6 +90,15 @@ impl NfSocket {
 
     /// Sends messages and reads every answer: each must be good, and `acknowledged` among them.
     fn send(&self, bytes: &[u8], acknowledged: u32) -> Result<(), NfError> {
+        match self.exchange(bytes, acknowledged)?.first() {
+            Some(refused) => Err(NfError::Refused(*refused)),
+            None => Ok(()),
+        }
+    }
+
+    /// Sends messages and reads every answer, that to `acknowledged` among them: those that are
+    /// refusals.
+    pub(super) fn exchange(&self, bytes: &[u8], acknowledged: u32) -> Result<Vec<Answer>, NfError> {
         // Answers that a failure before left behind belong to nobody.
         while self.receive()?.is_some() {}
         let sent = self.socket.send(bytes, 0)?;
@@ -97,19 +106,19 @@ impl NfSocket {
             return Err(io::Error::from(io::ErrorKind::WriteZero).into());
         }
         let mut done = false;
-        let mut refused = None;
+        let mut refused = Vec::new();
         while let Some(datagram) = self.receive()? {
             for answer in answers(&datagram) {
                 done |= answer.error == 0 && answer.sequence == acknowledged;
                 if answer.error != 0 {
-                    refused.get_or_insert(answer);
+                    refused.push(answer);
                 }
             }
         }
-        match refused {
-            Some(answer) => Err(NfError::Refused(answer)),
-            None if done => Ok(()),
-            None => Err(NfError::Silent),
+        if done || !refused.is_empty() {
+            Ok(refused)
+        } else {
+            Err(NfError::Silent)
         }
     }
 

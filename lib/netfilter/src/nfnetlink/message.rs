@@ -1,27 +1,50 @@
-//! Framing: messages, attributes, answers.
+//! Framing: messages, attributes, answers. Everything read is bounds-checked; what is cut short ends
+//! the reading.
 
 /// `NLM_F_*`.
-pub(super) const REQUEST: u16 = 1;
-pub(super) const ACK: u16 = 4;
+const REQUEST: u16 = 1;
+/// The kernel answers also when all is well.
+pub const ACK: u16 = 4;
+/// Everything there is, in many messages.
+pub const DUMP: u16 = 0x300;
 pub(super) const EXCL: u16 = 0x200;
 pub(super) const CREATE: u16 = 0x400;
-/// `NLMSG_ERROR`, which is also the acknowledgement.
+/// `NLMSG_ERROR`, which is also the acknowledgement, and `NLMSG_DONE`.
 const ERROR: u16 = 2;
-/// `NLA_F_NESTED`, `NLA_F_NET_BYTEORDER`.
+const DONE: u16 = 3;
+/// `NLA_F_NESTED`, `NLA_F_NET_BYTEORDER`; the rest of an attribute's type is what it is.
 const NESTED: u16 = 0x8000;
 pub(super) const BIG_ENDIAN: u16 = 0x4000;
+const TYPE: u16 = 0x3fff;
 
+/// Of `nlmsghdr` and `nfgenmsg`.
 const HEADER: usize = 16;
+const FAMILY_HEADER: usize = 4;
+
+/// The type of a message: `NFNL_SUBSYS_*` and the subsystem's own number.
+#[must_use]
+pub const fn kind(subsystem: u8, message: u8) -> u16 {
+    u16::from_be_bytes([subsystem, message])
+}
+
+/// One message of its own, for a socket that asks one thing at a time: `resource` is a group of
+/// NFLOG, else 0; `fill` adds attributes.
+#[must_use]
+pub fn request(kind: u16, flags: u16, resource: u16, fill: impl FnOnce(&mut Writer)) -> Vec<u8> {
+    let mut writer = Writer::default();
+    writer.message(kind, flags, 0, 0, resource, fill);
+    writer.finish()
+}
 
 /// Messages that are sent together.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Writer {
+pub struct Writer {
     bytes: Vec<u8>,
 }
 
 impl Writer {
     /// A message with `struct nfgenmsg` of this family and resource; `fill` adds attributes.
-    pub(super) fn message(
+    pub fn message(
         &mut self,
         kind: u16,
         flags: u16,
@@ -45,12 +68,12 @@ impl Writer {
     }
 
     /// An attribute.
-    pub(super) fn attr(&mut self, kind: u16, value: &[u8]) {
+    pub fn attr(&mut self, kind: u16, value: &[u8]) {
         self.nest_raw(kind, |writer| writer.bytes.extend(value));
     }
 
     /// A text attribute, with the closing zero.
-    pub(super) fn text(&mut self, kind: u16, value: &str) {
+    pub fn text(&mut self, kind: u16, value: &str) {
         self.nest_raw(kind, |writer| {
             writer.bytes.extend(value.as_bytes());
             writer.bytes.push(0);
@@ -58,8 +81,13 @@ impl Writer {
     }
 
     /// An attribute that holds attributes. Those who call keep it below 64 KiB.
-    pub(super) fn nest(&mut self, kind: u16, fill: impl FnOnce(&mut Self)) {
+    pub fn nest(&mut self, kind: u16, fill: impl FnOnce(&mut Self)) {
         self.nest_raw(kind | NESTED, fill);
+    }
+
+    /// An attribute that holds these, as they were read.
+    pub fn nest_bytes(&mut self, kind: u16, attributes: &[u8]) {
+        self.nest(kind, |writer| writer.bytes.extend(attributes));
     }
 
     fn nest_raw(&mut self, kind: u16, fill: impl FnOnce(&mut Self)) {
@@ -69,7 +97,7 @@ impl Writer {
         fill(self);
         let length = u16::try_from(self.bytes.len() - start).unwrap_or(u16::MAX);
         self.put(start, &length.to_ne_bytes());
-        self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
+        self.bytes.resize(aligned(self.bytes.len()), 0);
     }
 
     fn put(&mut self, at: usize, value: &[u8]) {
@@ -78,8 +106,41 @@ impl Writer {
         }
     }
 
-    pub(super) fn finish(self) -> Vec<u8> {
+    /// The bytes to send.
+    #[must_use]
+    pub fn finish(self) -> Vec<u8> {
         self.bytes
+    }
+}
+
+/// What a datagram holds, one after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Message<'a> {
+    /// A message of a subsystem.
+    Data(Data<'a>),
+    /// End of a dump, or the answer to a request.
+    End(Answer),
+}
+
+/// A message of a subsystem.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Data<'a> {
+    /// `NFNL_SUBSYS_*`.
+    pub subsystem: u8,
+    /// Kind, as the subsystem counts them.
+    pub kind: u8,
+    /// Port of the socket that asked for this; the process id of a program with one socket.
+    pub sender: u32,
+    /// `NFPROTO_*`.
+    pub family: u8,
+    attributes: &'a [u8],
+}
+
+impl<'a> Data<'a> {
+    /// What it says.
+    #[must_use]
+    pub fn attributes(&self) -> Attributes<'a> {
+        Attributes(self.attributes)
     }
 }
 
@@ -94,22 +155,39 @@ pub struct Answer {
     pub line: Option<u32>,
 }
 
-/// Acknowledgements and errors in a datagram; other messages are left out, garbage ends it.
-pub fn answers(datagram: &[u8]) -> impl Iterator<Item = Answer> + '_ {
+/// The messages of a datagram; garbage ends it.
+pub fn messages(datagram: &[u8]) -> impl Iterator<Item = Message<'_>> {
     let mut rest = datagram;
     std::iter::from_fn(move || {
-        loop {
-            let length = usize::try_from(u32_at(rest, 0)?).ok()?;
-            let message = rest.get(..length).filter(|m| m.len() >= HEADER)?;
-            rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-            if u16_at(message, 4)? == ERROR {
-                return Some(Answer {
-                    sequence: u32_at(message, 8)?,
-                    error: u32_at(message, HEADER)?.cast_signed().wrapping_neg(),
-                    line: line(message),
-                });
+        let length = usize::try_from(u32_at(rest, 0)?).ok()?;
+        let message = rest.get(..length).filter(|m| m.len() >= HEADER)?;
+        rest = rest.get(aligned(length)..).unwrap_or_default();
+        let kind = u16_at(message, 4)?;
+        Some(match kind {
+            ERROR | DONE => Message::End(Answer {
+                sequence: u32_at(message, 8)?,
+                error: u32_at(message, HEADER)?.cast_signed().wrapping_neg(),
+                line: line(message),
+            }),
+            _ => {
+                let [subsystem, kind] = kind.to_be_bytes();
+                Message::Data(Data {
+                    subsystem,
+                    kind,
+                    sender: u32_at(message, 12)?,
+                    family: *message.get(HEADER)?,
+                    attributes: message.get(HEADER + FAMILY_HEADER..)?,
+                })
             }
-        }
+        })
+    })
+}
+
+/// Acknowledgements and errors in a datagram; other messages are left out.
+pub fn answers(datagram: &[u8]) -> impl Iterator<Item = Answer> + '_ {
+    messages(datagram).filter_map(|message| match message {
+        Message::End(answer) => Some(answer),
+        Message::Data(_) => None,
     })
 }
 
@@ -118,15 +196,58 @@ pub fn answers(datagram: &[u8]) -> impl Iterator<Item = Answer> + '_ {
 fn line(message: &[u8]) -> Option<u32> {
     const LINENO: u16 = 9;
     // The error number, then the request: its header and `struct nfgenmsg`.
-    let mut rest = message.get(HEADER + 4 + HEADER + 4..)?;
-    loop {
-        let length = usize::from(u16_at(rest, 0)?);
-        let value = rest.get(4..length)?;
-        if u16_at(rest, 2)? & !(NESTED | BIG_ENDIAN) == LINENO {
-            return value.try_into().ok().map(u32::from_be_bytes);
-        }
-        rest = rest.get(length.next_multiple_of(4)..)?;
+    let request = message.get(HEADER + 4 + HEADER + FAMILY_HEADER..)?;
+    Attributes(request).number(LINENO)
+}
+
+/// Attributes with their types, flags taken off.
+#[derive(Debug, Clone, Copy)]
+pub struct Attributes<'a>(&'a [u8]);
+
+impl<'a> Attributes<'a> {
+    /// Those inside a nested attribute.
+    #[must_use]
+    pub fn inside(payload: &'a [u8]) -> Self {
+        Self(payload)
     }
+
+    /// The payload of the first of a type.
+    #[must_use]
+    pub fn get(self, wanted: u16) -> Option<&'a [u8]> {
+        self.into_iter()
+            .find_map(|(kind, payload)| (kind == wanted).then_some(payload))
+    }
+
+    /// The first of a type as text, without the zero at its end.
+    #[must_use]
+    pub fn text(self, wanted: u16) -> Option<&'a str> {
+        let payload = self.get(wanted)?;
+        let end = payload.iter().position(|b| *b == 0);
+        std::str::from_utf8(payload.get(..end.unwrap_or(payload.len()))?).ok()
+    }
+
+    /// The first of a type as a number in network byte order.
+    #[must_use]
+    pub fn number(self, wanted: u16) -> Option<u32> {
+        let payload = self.get(wanted)?;
+        Some(u32::from_be_bytes(payload.try_into().ok()?))
+    }
+}
+
+impl<'a> Iterator for Attributes<'a> {
+    type Item = (u16, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let length = usize::from(u16_at(self.0, 0)?);
+        let kind = u16_at(self.0, 2)? & TYPE;
+        let payload = self.0.get(4..length)?;
+        self.0 = self.0.get(aligned(length)..).unwrap_or_default();
+        Some((kind, payload))
+    }
+}
+
+fn aligned(length: usize) -> usize {
+    length.next_multiple_of(4)
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {

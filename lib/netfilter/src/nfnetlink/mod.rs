@@ -1,4 +1,5 @@
-//! Messages of nfnetlink as bytes: element changes of sets, of ipset's and of nf_tables'.
+//! Messages of nfnetlink as bytes: element changes of sets, of ipset's and of nf_tables', and flows
+//! of connection tracking.
 //!
 //! A pod that comes or goes is a handful of elements in sets that exist. The tools need several
 //! milliseconds for that (a process, its libraries, a dump of what is there); the kernel needs a
@@ -6,12 +7,15 @@
 //! Constants are those of `linux/netlink.h`, `linux/netfilter/nfnetlink.h`, `nf_tables.h` and
 //! `ipset/ip_set.h`. Nothing here does I/O.
 
+pub mod conntrack;
 mod ipset;
 mod message;
 mod tables;
 
 pub use ipset::{ElementRun, element_runs};
-pub use message::{Answer, answers};
+pub use message::{
+    ACK, Answer, Attributes, DUMP, Data, Message, Writer, answers, kind, messages, request,
+};
 pub use tables::{ElementChange, Transaction, concatenation, interface};
 
 #[cfg(test)]

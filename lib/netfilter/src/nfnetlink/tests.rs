@@ -156,3 +156,72 @@ fn answers_are_read_and_garbage_ends_them() {
     ];
     assert_eq!(found, expected);
 }
+
+fn datagram() -> Vec<u8> {
+    let first = request(kind(10, 6), ACK, 0, |message| {
+        message.text(1, "filter");
+        message.text(2, "FORWARD");
+    });
+    let second = request(kind(4, 0), 0, 86, |message| message.attr(9, &[1, 2, 3]));
+    [first, second].concat()
+}
+
+#[test]
+fn what_is_written_is_read() {
+    let datagram = datagram();
+    let read: Vec<_> = messages(&datagram)
+        .map(|message| match message {
+            Message::Data(data) => (
+                data.subsystem,
+                data.kind,
+                data.attributes().collect::<Vec<_>>(),
+            ),
+            Message::End(_) => panic!("no end was written"),
+        })
+        .collect();
+    assert_eq!(
+        read,
+        [
+            (10, 6, vec![(1, &b"filter\0"[..]), (2, b"FORWARD\0")]),
+            (4, 0, vec![(9, &[1_u8, 2, 3][..])]),
+        ]
+    );
+}
+
+#[test]
+fn what_is_cut_short_ends_the_reading() {
+    let datagram = datagram();
+    for end in 0..datagram.len() {
+        let read = messages(&datagram[..end])
+            .flat_map(|message| match message {
+                Message::Data(data) => data.attributes().collect::<Vec<_>>(),
+                Message::End(_) => Vec::new(),
+            })
+            .count();
+        assert!(read < 3, "{read} attributes of {end} bytes");
+    }
+    // Lengths that lie.
+    for byte in 0..datagram.len() {
+        let mut lies = datagram.clone();
+        lies[byte] = 0xff;
+        for message in messages(&lies) {
+            if let Message::Data(data) = message {
+                data.attributes().for_each(drop);
+            }
+        }
+        lies[byte] = 0;
+        assert!(messages(&lies).count() <= 2);
+    }
+}
+
+#[test]
+#[cfg(target_endian = "little")]
+fn the_end_of_a_list_is_an_answer() {
+    let done = hex("14000000 0300 0200 05000000 00000000 00000000");
+    let end = Message::End(Answer {
+        sequence: 5,
+        error: 0,
+        line: None,
+    });
+    assert_eq!(messages(&done).collect::<Vec<_>>(), [end]);
+}
