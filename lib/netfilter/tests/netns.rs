@@ -209,6 +209,14 @@ fn every_shape_of(family: Family) -> Table {
             Verdict::Return,
         )
         .comment("short"),
+        Rule::new([Match::CtMark { value: 8, mask: 8 }], Verdict::Drop),
+        Rule::new(
+            [Match::CtMark {
+                value: 8,
+                mask: u32::MAX,
+            }],
+            Verdict::Drop,
+        ),
         Rule::new([limit(10, 50)], nflog("weft deny")),
         Rule::new([limit(100, 5)], nflog("")),
         Rule::new([], Verdict::Drop),

@@ -24,6 +24,7 @@ add map inet weft-probe way { type ipv4_addr : verdict; }
 add set inet weft-probe nets { type ipv6_addr; flags interval; }
 add set inet weft-probe ports { type ipv4_addr . inet_proto . inet_service; flags interval; }
 add element inet weft-probe ports { 10.0.0.0/8 . 6 . 80-90 }
+add rule inet weft-probe forward ct mark & 0x08000000 == 0x08000000 drop
 add rule inet weft-probe forward ct state 0x2,0x4 return
 add rule inet weft-probe forward ip saddr . meta l4proto . th dport @ports meta mark set meta mark | 0x00040000
 add rule inet weft-probe forward ip6 saddr @nets log prefix \"weft\" group 86

@@ -104,6 +104,7 @@ fn slot(m: &Match) -> Option<&'static str> {
         Match::PhysIn { .. } => Some("physical input"),
         Match::PhysOut { .. } => Some("physical output"),
         Match::CtState(_)
+        | Match::CtMark { .. }
         | Match::Mark { .. }
         | Match::PktType(_)
         | Match::SrcLocal { .. }

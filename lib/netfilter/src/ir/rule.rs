@@ -66,6 +66,13 @@ pub enum Match {
     },
     /// State of the flow (`-m conntrack --ctstate`).
     CtState(CtStates),
+    /// Mark of the flow (`-m connmark`). Never of a packet that belongs to none.
+    CtMark {
+        /// Wanted value under the mask.
+        value: u32,
+        /// The bits that count.
+        mask: u32,
+    },
     /// Mark of the packet (`-m mark`).
     Mark {
         /// Wanted value under the mask.
@@ -238,6 +245,7 @@ impl Match {
             | Self::PhysIn { .. }
             | Self::PhysOut { .. }
             | Self::CtState(_)
+            | Self::CtMark { .. }
             | Self::Mark { .. }
             | Self::PktType(_)
             | Self::SrcLocal { .. }
@@ -260,6 +268,7 @@ impl Match {
             | Self::PhysIn { .. }
             | Self::PhysOut { .. }
             | Self::CtState(_)
+            | Self::CtMark { .. }
             | Self::Mark { .. }
             | Self::PktType(_)
             | Self::SrcLocal { .. }

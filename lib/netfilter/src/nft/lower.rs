@@ -292,6 +292,7 @@ impl<'a> Lowering<'a, '_> {
             | Plain::IcmpType(_)
             | Plain::Icmp6Type(_)
             | Plain::CtState(_)
+            | Plain::CtMark { .. }
             | Plain::Mark { .. }
             | Plain::PktType(_)
             | Plain::SrcLocal { .. }

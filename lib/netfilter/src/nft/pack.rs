@@ -167,6 +167,7 @@ fn split(rule: &Rule) -> Option<Split<'_>> {
             | Match::PhysIn { .. }
             | Match::PhysOut { .. }
             | Match::CtState(_)
+            | Match::CtMark { .. }
             | Match::Mark { .. }
             | Match::PktType(_)
             | Match::SrcLocal { .. }

@@ -177,6 +177,7 @@ pub(super) fn bridge_rule(
             | Plain::PhysIn { .. }
             | Plain::PhysOut { .. }
             | Plain::CtState(_)
+            | Plain::CtMark { .. }
             | Plain::Mark { .. }
             | Plain::PktType(_)
             | Plain::SrcLocal { .. }

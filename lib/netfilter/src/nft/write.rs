@@ -94,11 +94,8 @@ fn plain(m: &Plain) -> String {
             let bits: Vec<String> = bits.iter().map(|bit| format!("{bit:#x}")).collect();
             format!("ct state {}", bits.join(","))
         }
-        Plain::Mark {
-            value,
-            mask: u32::MAX,
-        } => format!("meta mark 0x{value:08x}"),
-        Plain::Mark { value, mask } => format!("meta mark & 0x{mask:08x} == 0x{value:08x}"),
+        Plain::CtMark { value, mask } => marked("ct", *value, *mask),
+        Plain::Mark { value, mask } => marked("meta", *value, *mask),
         Plain::PktType(kind) => format!(
             "meta pkttype {}",
             match kind {
@@ -125,6 +122,13 @@ fn plain(m: &Plain) -> String {
         | Plain::DstSet { .. }
         | Plain::SrcPortSet { .. }
         | Plain::DstPortSet { .. } => String::new(),
+    }
+}
+
+fn marked(whose: &str, value: u32, mask: u32) -> String {
+    match mask {
+        u32::MAX => format!("{whose} mark 0x{value:08x}"),
+        _ => format!("{whose} mark & 0x{mask:08x} == 0x{value:08x}"),
     }
 }
 

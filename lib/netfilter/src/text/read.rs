@@ -129,6 +129,10 @@ fn read_module(
             Match::PhysOut { iface, negate }
         }
         ("conntrack", "--ctstate") if !negate => Match::CtState(states(words.next()?)?),
+        ("connmark", "--mark") if !negate => {
+            let (value, mask) = masked(words.next()?)?;
+            Match::CtMark { value, mask }
+        }
         ("mark", "--mark") if !negate => {
             let (value, mask) = masked(words.next()?)?;
             Match::Mark { value, mask }

@@ -86,6 +86,19 @@ fn shapes() -> Vec<(Rule, &'static str)> {
         ),
         (
             Rule::new(
+                [
+                    Match::Mark { value: 4, mask: 4 },
+                    Match::CtMark {
+                        value: 0x800_0000,
+                        mask: 0x800_0000,
+                    },
+                ],
+                Verdict::Drop,
+            ),
+            " -m connmark --mark 0x8000000/0x8000000 -m mark --mark 0x4/0x4 -j DROP",
+        ),
+        (
+            Rule::new(
                 [Match::Mark {
                     value: 4,
                     mask: u32::MAX,

@@ -73,12 +73,8 @@ fn write_match(line: &mut String, m: &Match) {
             let names: Vec<&str> = states.iter().map(|state| state.as_str()).collect();
             add(line, &format!("-m conntrack --ctstate {}", names.join(",")));
         }
-        Match::Mark { value, mask } => {
-            add(line, &format!("-m mark --mark {value:#x}"));
-            if *mask != u32::MAX {
-                let _ = write!(line, "/{mask:#x}");
-            }
-        }
+        Match::CtMark { value, mask } => marked(line, "connmark", *value, *mask),
+        Match::Mark { value, mask } => marked(line, "mark", *value, *mask),
         Match::PktType(kind) => add(line, &format!("-m pkttype --pkt-type {}", kind.as_str())),
         Match::SrcLocal { negate } => add(
             line,
@@ -109,6 +105,13 @@ fn write_match(line: &mut String, m: &Match) {
                 add(line, &format!("--limit-burst {burst}"));
             }
         }
+    }
+}
+
+fn marked(line: &mut String, module: &str, value: u32, mask: u32) {
+    add(line, &format!("-m {module} --mark {value:#x}"));
+    if mask != u32::MAX {
+        let _ = write!(line, "/{mask:#x}");
     }
 }
 

@@ -21,6 +21,8 @@ pub struct Packet {
     pub icmp_type: Option<u8>,
     /// State of its flow.
     pub ct: CtState,
+    /// Mark of its flow.
+    pub ct_mark: u32,
     /// How the link layer addressed it.
     pub pkt_type: PktType,
     /// Packet mark before the first pass.
@@ -39,6 +41,7 @@ impl Packet {
             dst_port: None,
             icmp_type: None,
             ct: CtState::New,
+            ct_mark: 0,
             pkt_type: PktType::Unicast,
             mark: 0,
         }

@@ -247,6 +247,7 @@ impl Walk<'_> {
             | Match::PhysIn { .. }
             | Match::PhysOut { .. }
             | Match::CtState(_)
+            | Match::CtMark { .. }
             | Match::Mark { .. }
             | Match::PktType(_)
             | Match::SrcLocal { .. }
@@ -294,6 +295,10 @@ pub(super) fn holds(
             packet.protocol == Protocol::ICMP6 && packet.icmp_type == Some(*kind)
         }
         Match::CtState(states) => states.contains(&packet.ct),
+        Match::CtMark { value, mask } => {
+            !matches!(packet.ct, CtState::Invalid | CtState::Untracked)
+                && packet.ct_mark & mask == *value
+        }
         Match::Mark { value, mask } => mark & mask == *value,
         Match::PktType(kind) => packet.pkt_type == *kind,
         Match::SrcLocal { negate } => local.contains(&packet.src) != *negate,

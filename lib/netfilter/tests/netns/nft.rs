@@ -131,6 +131,14 @@ fn every_shape_of(family: Family) -> Table {
         Rule::new([Match::SrcLocal { negate: false }], to()),
         Rule::new([Match::DstLocal { negate: true }], to()),
         Rule::new([Match::Mark { value: 4, mask: 4 }], to()),
+        Rule::new([Match::CtMark { value: 8, mask: 8 }], Verdict::Drop),
+        Rule::new(
+            [Match::CtMark {
+                value: 8,
+                mask: u32::MAX,
+            }],
+            to(),
+        ),
         Rule::new(
             [Match::Mark {
                 value: 4,
