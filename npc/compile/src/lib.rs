@@ -10,10 +10,11 @@
 //! ```text
 //! FORWARD -> WEFT-NPC                                INPUT, in bridge -> WEFT-NPC-INPUT
 //!   datapath -> datapath            RETURN             neighbour discovery       RETURN
-//!   neighbour discovery (IPv6)      RETURN             established, related      RETURN
+//!   neighbour discovery (IPv6)      RETURN             flow is cut          goto WEFT-NPC-CUT
+//!   flow is cut                goto WEFT-NPC-CUT       established, related      RETURN
 //!   established, related            RETURN             source not yet known      DROP
 //!   source or destination in our                       -> WEFT-NPC-EGRESS
-//!     blocks and not yet known      DROP
+//!     blocks and not yet known      DROP             OUTPUT, flow is cut -> WEFT-NPC-CUT
 //!   -> WEFT-NPC-EGRESS    by source, goto the pod's chain
 //!   -> WEFT-NPC-INGRESS   by destination, goto the pod's chain
 //!   -> WEFT-NPC-GROUP     bridged, and nobody here has the destination: by port of departure
@@ -35,7 +36,10 @@
 //! - The mark is how a policy's chain tells the pod's chain that it allowed the packet. It is
 //!   cleared before and after, so it neither comes from outside nor leaves: a mark on a bridged
 //!   packet would show on its outer VXLAN packet.
-//! - OUTPUT has no rules: what the node sends to its own pods is always allowed (probes,
+//! - A flow is *cut* by a bit of its connmark: npc sets it on flows that were allowed and would not
+//!   be now, and takes it away when they would be again. It counts in both directions, in OUTPUT too
+//!   (a server on the node that pushes).
+//! - OUTPUT has no other rules: what the node sends to its own pods is always allowed (probes,
 //!   `kubectl exec`), what it sends to pods of other nodes is judged there, and nothing else
 //!   passes OUTPUT that concerns a pod.
 //! - Pods are matched by address: `--physdev-out` is not known for routed packets, and in `inet`

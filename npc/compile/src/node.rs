@@ -27,6 +27,9 @@ pub struct NodeView {
     pub datapath: IfPattern,
     /// The bit that says "allowed" between our chains. Never seen outside of them.
     pub mark: u32,
+    /// The bit of a flow's mark (connmark) that says "cut": it was allowed, and policies forbid it
+    /// now. Who sets it looks at the flows that there are; the rules only obey it.
+    pub cut: u32,
     /// NFLOG group that denied packets are copied to; `None`: nobody reads them.
     pub log_group: Option<u16>,
 }
@@ -45,6 +48,10 @@ impl Default for NodeView {
             datapath: device("datapath"),
             // weave-npc's own bit for "egress allowed"; not among kube-proxy's (0x4000, 0x8000).
             mark: 0x40000,
+            // Marks of flows are not marks of packets. Of those who mark flows of a host: kube-proxy
+            // does not, Cilium has 0xf00, the AWS CNI 0x80, Istio 0x539, Tailscale 0xff0000, mwan3
+            // 0x3f00.
+            cut: 0x0800_0000,
             log_group: Some(86),
         }
     }

@@ -67,6 +67,7 @@ impl<'a> Builder<'a> {
         for direction in [Direction::Egress, Direction::Ingress] {
             self.deny_chain(&deny_chain(direction), &format!("weft-deny-{direction}"));
         }
+        self.deny_chain(&cut_chain(), "weft-deny-cut");
         closed::sets(&mut self);
         pod::chains(&mut self);
 
@@ -124,11 +125,13 @@ impl<'a> Builder<'a> {
                 &input,
                 vec![Match::in_iface(self.node.bridge.clone())],
             ),
+            // What the node says in a flow that a pod of its own must not have any more.
+            jump(Hook::Output, &cut_chain(), vec![self.cut()]),
         ];
         self.table
     }
 
-    /// What no policy judges.
+    /// What no policy judges (any more).
     fn passing_anyway(&self) -> Vec<Rule> {
         let mut rules = Vec::new();
         if self.family == Family::V6 {
@@ -136,8 +139,20 @@ impl<'a> Builder<'a> {
                 Rule::new([Match::Icmp6Type(kind)], Verdict::Return).comment("neighbour discovery")
             }));
         }
-        rules.extend(established());
+        rules.push(
+            Rule::new([self.cut()], Verdict::Goto(cut_chain())).comment("allowed before, not now"),
+        );
+        rules.push(established());
         rules
+    }
+
+    /// Packets of flows that policies forbid now, in both directions.
+    fn cut(&self) -> Match {
+        let bit = self.node.cut;
+        Match::CtMark {
+            value: bit,
+            mask: bit,
+        }
     }
 
     /// Adds a chain, or replaces it.
@@ -179,16 +194,13 @@ impl<'a> Builder<'a> {
     }
 }
 
-/// Flows that were allowed. The next step, cutting flows that a stricter policy forbids, replaces
-/// this rule by a generation in the connmark; nothing else depends on it.
-fn established() -> Vec<Rule> {
-    vec![
-        Rule::new(
-            [Match::ct([CtState::Established, CtState::Related])],
-            Verdict::Return,
-        )
-        .comment("allowed before"),
-    ]
+/// Flows that were allowed.
+fn established() -> Rule {
+    Rule::new(
+        [Match::ct([CtState::Established, CtState::Related])],
+        Verdict::Return,
+    )
+    .comment("allowed before")
 }
 
 /// Sets the mark.
@@ -199,6 +211,11 @@ pub(crate) fn allow_chain() -> ChainName {
 /// Clears the mark; its end is the end of a pod's chain.
 pub(crate) fn pass_chain() -> ChainName {
     fixed_chain("WEFT-NPC-PASS")
+}
+
+/// Logs and drops what belongs to a flow that was cut.
+fn cut_chain() -> ChainName {
+    fixed_chain("WEFT-NPC-CUT")
 }
 
 /// By address to the pod's chain.

@@ -16,7 +16,7 @@ use weft_policy::{
 };
 use weft_testkit::builders::{ip_block, make_namespace, make_network_policy, make_pod, selector};
 
-use super::way::{traced, traced_by_nft, traced_with_mark};
+use super::way::{traced, traced_by_nft, traced_in_flow, traced_with_mark};
 use crate::{NodeView, compile};
 
 pub(super) fn node() -> NodeView {
@@ -68,6 +68,39 @@ fn disagreement(model: &PolicyModel, node: &NodeView, packet: &Packet) -> Option
         ));
     }
     nft_disagrees(&ruleset, model, node, packet, reason)
+        .or_else(|| cut_disagrees(&ruleset, model, node, packet, reason))
+}
+
+/// Packets of a flow that was cut go nowhere, whatever policies say of them, but for those that
+/// belong to no flow and neighbour discovery; others' marks of flows mean nothing.
+fn cut_disagrees(
+    ruleset: &Ruleset,
+    model: &PolicyModel,
+    node: &NodeView,
+    packet: &Packet,
+    reason: Option<&str>,
+) -> Option<String> {
+    let tables = lower(ruleset).expect("a ruleset that has an equal in nftables");
+    let flow = !matches!(packet.state, State::Invalid | State::Untracked)
+        && (!packet.is_neighbour_discovery() || packet.path == Path::Output);
+    let cut = if flow { Some("weft-deny-cut") } else { reason };
+    for (mark, expected) in [(node.cut, cut), (u32::MAX, cut), (!node.cut, reason)] {
+        let iptables = traced_in_flow(ruleset, model, packet, 0, mark);
+        let nft = traced_by_nft(&tables, model, packet, 0, mark);
+        for (name, dropped, logged) in [
+            ("iptables", iptables.dropped, &iptables.logged),
+            ("nftables", nft.dropped, &nft.logged),
+        ] {
+            let expected: Vec<String> = expected.map(str::to_owned).into_iter().collect();
+            if dropped == expected.is_empty() || *logged != expected {
+                return Some(format!(
+                    "{packet:?} of a flow marked {mark:x}\n  wanted: {expected:?}\n  \
+                     {name}: dropped {dropped}, {logged:?}"
+                ));
+            }
+        }
+    }
+    None
 }
 
 /// The same rules in nftables: the same verdict and reason. The mark of a frame to no known address
@@ -81,7 +114,7 @@ fn nft_disagrees(
 ) -> Option<String> {
     let tables = lower(ruleset).expect("a ruleset that has an equal in nftables");
     for mark in [0xffff_ffff, !node.mark] {
-        let outcome = traced_by_nft(&tables, model, packet, mark);
+        let outcome = traced_by_nft(&tables, model, packet, mark, 0);
         let logged: Vec<&str> = outcome.logged.iter().map(String::as_str).collect();
         let mark_kept = outcome.dropped
             || outcome.mark | node.mark == mark | node.mark

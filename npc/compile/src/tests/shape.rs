@@ -52,6 +52,7 @@ fn a_node_without_policies_has_only_the_frame() {
             "WEFT-NPC",
             "WEFT-NPC-ALLOW",
             "WEFT-NPC-CLOSED",
+            "WEFT-NPC-CUT",
             "WEFT-NPC-DENY-E",
             "WEFT-NPC-DENY-I",
             "WEFT-NPC-EGRESS",

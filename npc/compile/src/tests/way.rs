@@ -22,9 +22,21 @@ pub(super) fn traced_with_mark(
     packet: &Packet,
     mark: u32,
 ) -> Outcome {
+    traced_in_flow(ruleset, model, packet, mark, 0)
+}
+
+/// The same with a mark of its flow's, too.
+pub(super) fn traced_in_flow(
+    ruleset: &Ruleset,
+    model: &PolicyModel,
+    packet: &Packet,
+    mark: u32,
+    ct_mark: u32,
+) -> Outcome {
     let passes = passes(model, packet);
     let packet = TracePacket {
         mark,
+        ct_mark,
         ..translated(packet)
     };
     trace(ruleset, &packet, &passes).expect("a ruleset that the kernel could hold")
@@ -36,10 +48,12 @@ pub(super) fn traced_by_nft(
     model: &PolicyModel,
     packet: &Packet,
     mark: u32,
+    ct_mark: u32,
 ) -> NftOutcome {
     let passes = passes(model, packet);
     let packet = TracePacket {
         mark,
+        ct_mark,
         ..translated(packet)
     };
     trace_nft(tables, &packet, &passes).expect("tables that the kernel could hold")
