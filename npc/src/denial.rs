@@ -8,6 +8,8 @@
 //! nothing allowed it is asked of the model that the rules were compiled from, by the same
 //! evaluator that defines them.
 
+mod cut;
+
 use std::{
     collections::BTreeMap,
     fmt,
@@ -170,6 +172,7 @@ fn packet(logged: &Logged, port_name: impl Fn(u32) -> Option<String>) -> Packet 
     };
     let path = match logged.hook {
         Some(Hook::Input) => Path::Input,
+        Some(Hook::Output) => Path::Output,
         _ => Path::Forward {
             out_port: logged.phys_out.and_then(port_name),
         },
@@ -311,7 +314,11 @@ impl Reader {
         let packet = packet(logged, |index| {
             if_indextoname(index).ok()?.into_string().ok()
         });
-        let Some(denial) = explain(&compiled, &logged.prefix, &packet) else {
+        let denial = match logged.prefix.as_str() {
+            cut::PREFIX => Some(cut::explain(&compiled, logged, &packet)),
+            prefix => explain(&compiled, prefix, &packet),
+        };
+        let Some(denial) = denial else {
             return;
         };
         let Headers {

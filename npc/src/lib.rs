@@ -8,6 +8,7 @@
 //!        ^                                                            |      ^
 //!        +-------------- Pod is answered when its rules are in force -+      |
 //!                                     drift: somebody else changed the rules +
+//!                      flows: what was allowed before and is not now -> marks of connections
 //! NFLOG -> denial: who was denied what, by which policies, why -> log, metrics
 //! ```
 //!
@@ -22,6 +23,7 @@ mod denial;
 mod drift;
 mod dump;
 mod events;
+mod flows;
 mod kernel;
 mod metrics;
 mod off;

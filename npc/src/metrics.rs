@@ -78,6 +78,9 @@ pub(crate) struct Metrics {
     namespaces: Bounded,
     blocked: Family<Blocked, Counter>,
     ports: Bounded,
+    flows_cut: Counter,
+    flows_restored: Counter,
+    flows_seconds: Histogram,
 }
 
 fn buckets() -> Histogram {
@@ -104,6 +107,9 @@ impl Metrics {
             namespaces: Bounded::default(),
             blocked: Family::default(),
             ports: Bounded::default(),
+            flows_cut: Counter::default(),
+            flows_restored: Counter::default(),
+            flows_seconds: buckets(),
         };
         let m = metrics.clone();
         let r = registry;
@@ -161,7 +167,29 @@ impl Metrics {
             "Denied TCP and UDP packets by destination port (the first 256, then \"other\")",
             m.blocked,
         );
+        r.register(
+            "weft_npc_flows_cut",
+            "Established flows that were cut because policies forbid them now",
+            m.flows_cut,
+        );
+        r.register(
+            "weft_npc_flows_restored",
+            "Flows that had been cut and go on because policies allow them again",
+            m.flows_restored,
+        );
+        r.register(
+            "weft_npc_flows_duration_seconds",
+            "Time of a look at every flow that connection tracking knows",
+            m.flows_seconds,
+        );
         metrics
+    }
+
+    /// Every flow was looked at.
+    pub(crate) fn flows(&self, cut: u64, restored: u64, took: Duration) {
+        self.flows_cut.inc_by(cut);
+        self.flows_restored.inc_by(restored);
+        self.flows_seconds.observe(took.as_secs_f64());
     }
 
     /// A sync succeeded.
@@ -266,6 +294,7 @@ mod tests {
             metrics.blocked("tcp", port);
         }
         metrics.size(1, &Ruleset::default());
+        metrics.flows(3, 2, Duration::from_millis(1));
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).expect("encoded");
         for line in [
@@ -279,6 +308,9 @@ mod tests {
             "weavenpc_policy_enforcement_errors 1",
             "weft_npc_programming_duration_seconds_count 1",
             "weft_npc_last_sync_age_seconds ",
+            "weft_npc_flows_cut_total 3",
+            "weft_npc_flows_restored_total 2",
+            "weft_npc_flows_duration_seconds_count 1",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }

@@ -19,6 +19,7 @@ use crate::{
     denial::{self, Reader},
     drift::Lookout,
     events::{self, Announcer},
+    flows::{self, Cutter, Flows},
     kernel,
     metrics::Metrics,
     off, router,
@@ -82,6 +83,13 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let wanted = Wanted::default();
     let (announcer, notices) = Announcer::new(&args.node_name, Arc::clone(&state));
     let (kernel, questions) = Tracer::new();
+    let (in_force, rules) = Flows::new();
+    let cutter = Cutter {
+        pass: flows::pass,
+        rules,
+        metrics: metrics.clone(),
+        health: health.clone(),
+    };
     let server = Arc::new(Server {
         state: Arc::clone(&state),
         health: health.clone(),
@@ -98,6 +106,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         announcer,
         wanted: wanted.clone(),
         lookout,
+        flows: in_force,
         log_group: log_denials.then_some(denial::GROUP),
         in_kernel: false,
         questions,
@@ -124,6 +133,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         let serve = http::serve(Listen::Tcp(args.metrics_address), routes, end());
         spawn(&mut tasks, "metrics", async move { Ok(serve.await?) });
     }
+    forever(&mut tasks, "flows", cutter.run(end()));
     if log_denials {
         let reader = Reader {
             state: shared(),

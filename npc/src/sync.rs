@@ -27,6 +27,7 @@ use weft_runtime::{
 use crate::{
     drift::{Lookout, News, Wake},
     events::Announcer,
+    flows::Flows,
     kernel,
     metrics::Metrics,
     state::{Snapshot, State},
@@ -107,6 +108,7 @@ pub(crate) struct Sync<B> {
     pub(crate) announcer: Announcer,
     pub(crate) wanted: Wanted,
     pub(crate) lookout: Lookout,
+    pub(crate) flows: Flows,
     /// NFLOG group of denials; `None`: they are not logged.
     pub(crate) log_group: Option<u16>,
     /// The kernel holds what was compiled last, as far as we know.
@@ -228,6 +230,7 @@ impl<B: Backend> Sync<B> {
             Ok(done) => {
                 self.in_kernel = true;
                 self.state.applied(version);
+                self.flows.in_force(&compiled);
                 if done.rules {
                     self.lookout.wrote_rules();
                 }
@@ -278,6 +281,7 @@ impl<B: Backend> Sync<B> {
         self.lookout.looked(started, before, done.changed());
         if done.changed() {
             self.metrics.drifted();
+            self.flows.in_force(&last);
             let plan = done.plan.trim_end();
             match self.lookout.repaired() {
                 News::Repaired => {

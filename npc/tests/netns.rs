@@ -13,6 +13,8 @@ mod api;
 mod denial;
 #[path = "netns/drift.rs"]
 mod drift;
+#[path = "netns/flows.rs"]
+mod flows;
 #[path = "netns/group.rs"]
 mod group;
 #[path = "netns/off.rs"]
@@ -21,6 +23,8 @@ mod off;
 mod probe;
 #[path = "netns/process.rs"]
 mod process;
+#[path = "netns/push.rs"]
+mod push;
 #[path = "netns/stage.rs"]
 mod stage;
 

@@ -221,3 +221,43 @@ fn a_scan_of_many_addresses_gets_few_lines_and_little_memory() {
     }
     assert_eq!(lines, 100 * LINES);
 }
+
+/// A segment in FORWARD, or at another hook.
+fn logged(hook: Hook, source: &str, destination: &str, ports: (u16, u16)) -> Logged {
+    Logged {
+        prefix: cut::PREFIX.to_owned(),
+        hook: Some(hook),
+        phys_out: None,
+        headers: Headers {
+            source: address(source),
+            destination: address(destination),
+            protocol: weft_netfilter::Protocol::TCP,
+            ports: Some(ports),
+            icmp_type: None,
+        },
+    }
+}
+
+#[test]
+fn a_packet_of_a_flow_that_was_cut_is_explained_in_both_directions() {
+    let compiled = compiled(false);
+    let why = |logged: &Logged| cut::explain(&compiled, logged, &packet(logged, |_| None));
+    let cause = "its flow was allowed before and is cut: no rule matched";
+    let expected = denial(Direction::Ingress, Some("x"), &["deny"], cause);
+    let asked = logged(Hook::Forward, "10.32.1.9", "10.32.0.2", (40_000, 80));
+    assert_eq!(why(&asked), expected);
+    let answered = logged(Hook::Forward, "10.32.0.2", "10.32.1.9", (80, 40_000));
+    assert_eq!(why(&answered), expected);
+    // Meanwhile it is allowed again.
+    let free = logged(Hook::Forward, "10.32.1.9", "10.32.0.3", (40_000, 80));
+    let gone = "its flow was cut, by rules that have changed since";
+    assert_eq!(why(&free), denial(Direction::Ingress, None, &[], gone));
+    // What the node pushes to a pod that may not send to it.
+    let pushed = logged(Hook::Output, "10.32.0.1", "10.32.0.4", (80, 40_000));
+    let unknown =
+        "its flow was allowed before and is cut: denied: the Pod object has not been seen yet";
+    assert_eq!(
+        why(&pushed),
+        denial(Direction::Egress, Some("x"), &[], unknown)
+    );
+}

@@ -14,6 +14,7 @@ fn sync(state: &Arc<State>) -> Sync<Iptables<FakeKernel>> {
         announcer,
         wanted: Wanted::default(),
         lookout: Lookout::blind(),
+        flows: Flows::new().0,
         log_group: None,
         in_kernel: false,
         questions: Tracer::new().1,

@@ -51,6 +51,33 @@ impl Api {
         let _ = self.changes.send((list, line));
     }
 
+    /// The object of this name changes.
+    pub(crate) fn change<T: serde::Serialize>(&self, list: &'static str, object: &T) {
+        let object = serde_json::to_value(object).expect("object");
+        self.replace(list, object, "MODIFIED", true);
+    }
+
+    /// The object of this name is deleted.
+    pub(crate) fn remove<T: serde::Serialize>(&self, list: &'static str, object: &T) {
+        let object = serde_json::to_value(object).expect("object");
+        self.replace(list, object, "DELETED", false);
+    }
+
+    fn replace(&self, list: &'static str, mut named: Value, kind: &str, stays: bool) {
+        named["metadata"]["resourceVersion"] = json!("2");
+        let name = |object: &Value| {
+            let metadata = &object["metadata"];
+            (metadata["namespace"].clone(), metadata["name"].clone())
+        };
+        let mut objects = self.objects.lock().expect("objects");
+        let objects = objects.entry(list).or_default();
+        objects.retain(|object| name(object) != name(&named));
+        objects.extend(stays.then(|| named.clone()));
+        let line = format!("{}\n", json!({"type": kind, "object": named}));
+        // Nobody may be watching.
+        let _ = self.changes.send((list, line));
+    }
+
     /// Serves on port 8080 of the calling thread's namespace, for ever.
     pub(crate) fn serve(self) {
         let runtime = tokio::runtime::Builder::new_current_thread()

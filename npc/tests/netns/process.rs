@@ -37,7 +37,7 @@ pub(crate) struct World {
     pub(crate) ns: Netns,
     pub(crate) dir: tempfile::TempDir,
     pub(crate) api: Api,
-    attached: Arc<Mutex<Endpoints>>,
+    pub(crate) attached: Arc<Mutex<Endpoints>>,
 }
 
 impl Drop for World {
@@ -81,7 +81,7 @@ fn router(path: &Path, attached: Arc<Mutex<Endpoints>>) {
 
 /// Where npc keeps its rules, and how to look at them there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Backend {
+pub(crate) enum Backend {
     Iptables,
     Nftables,
 }
@@ -96,7 +96,7 @@ impl World {
         world
     }
 
-    fn new(backend: Backend) -> Self {
+    pub(crate) fn new(backend: Backend) -> Self {
         let world = Self {
             backend,
             policy: None,
@@ -149,7 +149,7 @@ impl World {
         self.ready();
     }
 
-    fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         if let Some(mut npc) = self.npc.take() {
             // It may have ended by itself.
             let _ = npc.kill();

@@ -1,0 +1,157 @@
+//! A node with npc, pods and a neighbour, for flows.
+
+use std::{collections::BTreeMap, net::SocketAddr};
+
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::json;
+use weft_socket::Endpoint;
+use weft_testkit::{builders::make_pod, netns::Netns};
+
+use crate::{
+    api::PODS,
+    process::{Backend, World, endpoint},
+    push::{Flow, Traffic},
+};
+
+/// A node with the pods 2, 3 and 4, and pods 10.32.1.5 and 10.32.1.6 of another one.
+pub(crate) struct Node {
+    pub(crate) traffic: Traffic,
+    pub(crate) world: World,
+    pods: BTreeMap<u8, Netns>,
+    pub(crate) far: Netns,
+}
+
+fn attached(n: u8) -> Endpoint {
+    let mut endpoint = endpoint(n);
+    let v6 = format!("fd10:32::{n}").parse().expect("address");
+    endpoint.addresses.push(v6);
+    endpoint
+}
+
+/// Pod `n` of the node, under this label.
+pub(crate) fn local(n: u8, app: &str) -> Pod {
+    let pod = make_pod("default", &format!("pod{n}")).uid(&format!("uid{n}"));
+    pod.label("app", app).node("n1").build()
+}
+
+pub(crate) fn remote(n: u8, app: &str) -> Pod {
+    let pod = make_pod("default", &format!("far{n}")).uid(&format!("uid-far{n}"));
+    let pod = pod.label("app", app).node("n2");
+    pod.address(&format!("10.32.1.{n}")).build()
+}
+
+pub(crate) fn at(server: &str) -> SocketAddr {
+    server.parse().expect("an address and a port")
+}
+
+const SYSCTLS: &str = "sysctl -qw net.ipv6.conf.all.accept_dad=0 \
+    net.ipv6.conf.default.accept_dad=0 net.ipv6.conf.all.disable_ipv6=0";
+
+impl Node {
+    /// npc runs and knows all pods; each is labelled `app=pod<n>` or `app=far<n>`.
+    pub(crate) fn new(backend: &str) -> Self {
+        let world = match backend {
+            "nftables" => World::new(Backend::Nftables),
+            variant => World::with(&json!({"iptablesVariant": variant})),
+        };
+        world.ns.sh(&format!(
+            "{SYSCTLS} net.bridge.bridge-nf-call-iptables=0 net.bridge.bridge-nf-call-ip6tables=0 \
+             net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 && \
+             ip link add weave address 02:00:00:00:00:01 type bridge nf_call_iptables 1 \
+             nf_call_ip6tables 1 && ip link set weave up && \
+             ip addr add 10.32.0.1/12 dev weave && ip addr add fd10:32::1/64 dev weave nodad"
+        ));
+        {
+            let mut attachments = world.attached.lock().expect("attachments");
+            attachments.endpoints = [2, 3, 4].map(attached).into();
+            let block = "fd10:32::/122".parse().expect("net");
+            attachments.blocks.push(block);
+            let gateway = "fd10:32::1".parse().expect("address");
+            attachments.gateways.push(gateway);
+        }
+        let wire = |device: &str| {
+            let ns = Netns::new();
+            ns.sh(SYSCTLS);
+            world.ns.sh(&format!(
+                "ip link add {device} type veth peer name eth0 netns {} && \
+                 ip link set {device} master weave up",
+                ns.name()
+            ));
+            ns.sh("ip link set eth0 up");
+            ns
+        };
+        let mut pods = BTreeMap::new();
+        for n in [2, 3, 4] {
+            let ns = wire(&format!("vethwepl{n}"));
+            ns.sh(&format!(
+                "ip addr add 10.32.0.{n}/12 dev eth0 && \
+                 ip addr add fd10:32::{n}/64 dev eth0 nodad && ip route add default via 10.32.0.1"
+            ));
+            pods.insert(n, ns);
+            world.api.add(PODS, &local(n, &format!("pod{n}")));
+        }
+        let far = wire("vethwe-bridge");
+        for n in [5, 6] {
+            far.sh(&format!("ip addr add 10.32.1.{n}/12 dev eth0"));
+            world.api.add(PODS, &remote(n, &format!("far{n}")));
+        }
+        let mut node = Self {
+            traffic: Traffic::default(),
+            world,
+            pods,
+            far,
+        };
+        node.world.start_router();
+        node.world.start();
+        node.world.ready();
+        node
+    }
+
+    /// npc is killed; started again it finds the API as it is then.
+    pub(crate) fn restart(&mut self, meanwhile: impl FnOnce(&World)) {
+        self.world.kill();
+        meanwhile(&self.world);
+        let socket = self.world.dir.path().join("npc.sock");
+        std::fs::remove_file(socket).expect("socket of the dead");
+        self.world.start();
+        self.world.ready();
+    }
+
+    pub(crate) fn serve(&self, n: u8, server: &str) {
+        self.traffic.serve(&self.pods[&n], at(server));
+    }
+
+    /// Of pod `n`.
+    pub(crate) fn tcp(&self, name: &'static str, n: u8, server: &str) -> Flow {
+        let source = match at(server) {
+            SocketAddr::V4(_) => format!("10.32.0.{n}"),
+            SocketAddr::V6(_) => format!("fd10:32::{n}"),
+        };
+        self.traffic.tcp(name, &self.pods[&n], &source, at(server))
+    }
+
+    pub(crate) fn udp(&self, name: &'static str, n: u8, server: &str) -> Flow {
+        let source = format!("10.32.0.{n}");
+        self.traffic.udp(name, &self.pods[&n], &source, at(server))
+    }
+
+    /// Of the other node's pod `n`.
+    pub(crate) fn far_tcp(&self, name: &'static str, n: u8, server: &str) -> Flow {
+        let source = format!("10.32.1.{n}");
+        self.traffic.tcp(name, &self.far, &source, at(server))
+    }
+
+    fn count(&self, metric: &str) -> u64 {
+        let metrics = self.world.metrics();
+        let line = metrics.lines().find_map(|line| line.strip_prefix(metric));
+        let number = line.and_then(|rest| rest.trim().parse().ok());
+        assert!(number.is_some(), "{metric} in\n{metrics}");
+        number.unwrap_or_default()
+    }
+
+    /// Flows that were cut, and flows that went on.
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        let count = |what| self.count(&format!("weft_npc_flows_{what}_total"));
+        (count("cut"), count("restored"))
+    }
+}
