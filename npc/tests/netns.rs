@@ -25,6 +25,8 @@ mod process;
 mod raw;
 #[path = "netns/stage.rs"]
 mod stage;
+#[path = "netns/switch.rs"]
+mod switch;
 
 use weft_netfilter::{
     Family,
@@ -112,11 +114,11 @@ fn every_packet_is_sent_or_left_out_for_a_reason() {
     assert_eq!(
         reasons,
         [
-            ("a copy of a frame to many (netns/group.rs sends those)", 21),
+            ("a copy of a frame to many (netns/group.rs sends those)", 23),
             ("an ICMP type that nobody answers", 8),
             (
                 "not the first packet of a flow (every answer to a probe is one)",
-                12
+                13
             ),
         ],
         "{tally}"

@@ -31,13 +31,13 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) struct World {
     backend: Backend,
     /// Replaces the section `policy` of the configuration.
-    policy: Option<serde_json::Value>,
+    pub(crate) policy: Option<serde_json::Value>,
     // The process ends before its namespace does.
     npc: Option<Child>,
     pub(crate) ns: Netns,
     pub(crate) dir: tempfile::TempDir,
     pub(crate) api: Api,
-    attached: Arc<Mutex<Endpoints>>,
+    pub(crate) attached: Arc<Mutex<Endpoints>>,
 }
 
 impl Drop for World {
@@ -149,7 +149,7 @@ impl World {
         self.ready();
     }
 
-    fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         if let Some(mut npc) = self.npc.take() {
             // It may have ended by itself.
             let _ = npc.kill();

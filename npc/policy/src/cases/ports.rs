@@ -332,6 +332,7 @@ pub(super) const CASES: &[Case] = &[
                  x/a -> 239.1.1.1@y/b udp/5 allow
                  x/a -> 239.1.1.1 udp/5 allow
                  x/a -> node udp/5 deny
+                 x/b -> node udp/5 allow
                  x/b -> 224.0.0.251@y/a udp/5353 deny
                  x/b -> 224.0.0.251@y/a udp/9 allow
                  x/b -> 224.0.0.251@y/b udp/5353 allow
