@@ -164,9 +164,9 @@ fn judged(tree: &Path, mutation: &Mutation) -> Result<Fate> {
             package,
         ];
         let mut test = command("timeout", &line);
-        // The checkout's own target: what comes from registries is built there already.
+        // Not the checkout's target: there, one crate of both trees has one name.
         test.current_dir(tree)
-            .env("CARGO_TARGET_DIR", at("target"))
+            .env("CARGO_TARGET_DIR", at("target/mutants-target"))
             .env("CARGO_TERM_COLOR", "never")
             .env("RUST_BACKTRACE", "0");
         let mut said = Vec::new();
