@@ -75,8 +75,8 @@ enum Task {
     Tidy,
     /// Put faults into evaluator, compiler and renderers, one by one: the fast tests must notice.
     Mutants {
-        /// Only those with this in their name.
-        only: Option<String>,
+        /// Only those with one of these in their name.
+        only: Vec<String>,
     },
     /// Run a test suite and report it to target/reports.
     Test {
@@ -111,7 +111,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Install => install::run_in_lab(&image::build(image::Arch::host())?),
         Task::Gen { check } => generate::run(check),
         Task::Tidy => tidy::run(),
-        Task::Mutants { only } => mutants::run(only.as_deref()),
+        Task::Mutants { only } => mutants::run(&only),
         Task::Test { suite, filter } => test::run(suite, &filter),
     }
 }

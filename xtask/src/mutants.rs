@@ -32,17 +32,21 @@ enum Fate {
     Survived,
 }
 
-/// A test that does not end is a test that failed.
+/// Seconds. A test that does not end is a test that failed.
 const LIMIT: &str = "300";
+/// Words of the tests that notice most and take little: they are run before the others.
+const QUICK: [&str; 4] = ["every_case", "every_change", "no_step", "plan::tests"];
+/// As timeout(1) says it.
+const UNLIMITED: &str = "0";
 
-/// Puts in every fault, or those whose name contains `only`.
+/// Puts in every fault, or those with one of these in their name.
 ///
 /// # Errors
 /// A fault survived, or does not fit the code any more.
-pub(crate) fn run(only: Option<&str>) -> Result<()> {
+pub(crate) fn run(only: &[String]) -> Result<()> {
     let chosen: Vec<&Mutation> = list::ALL
         .iter()
-        .filter(|mutation| only.is_none_or(|word| mutation.name.contains(word)))
+        .filter(|mutation| only.is_empty() || only.iter().any(|word| mutation.name.contains(word)))
         .collect();
     ensure!(!chosen.is_empty(), "no fault has {only:?} in its name");
     let tree = at("target/mutants");
@@ -53,6 +57,7 @@ pub(crate) fn run(only: Option<&str>) -> Result<()> {
         .map(|error| error.to_string())
         .collect();
     ensure!(outdated.is_empty(), "outdated:\n{}", outdated.join("\n"));
+    control(&tree)?;
     let mut survivors = Vec::new();
     println!("| fault | caught by | of | s |\n|---|---|---|---|");
     for mutation in chosen {
@@ -153,24 +158,12 @@ fn fate(tree: &Path, mutation: &Mutation) -> Result<Fate> {
 }
 
 fn judged(tree: &Path, mutation: &Mutation) -> Result<Fate> {
-    for package in packages(mutation.file) {
-        let line = [
-            LIMIT,
-            "cargo",
-            "test",
-            "--locked",
-            "--lib",
-            "--package",
-            package,
-        ];
-        let mut test = command("timeout", &line);
-        // Not the checkout's target: there, one crate of both trees has one name.
-        test.current_dir(tree)
-            .env("CARGO_TARGET_DIR", at("target/mutants-target"))
-            .env("CARGO_TERM_COLOR", "never")
-            .env("RUST_BACKTRACE", "0");
-        let mut said = Vec::new();
-        let success = stream(test, |line| said.push(line.to_owned()))?;
+    let all: &[&str] = &[];
+    let rounds = packages(mutation.file)
+        .iter()
+        .flat_map(|package| [(package, &QUICK[..]), (package, all)]);
+    for (package, words) in rounds {
+        let (success, said) = tests(tree, package, LIMIT, words)?;
         if success {
             continue;
         }
@@ -188,6 +181,35 @@ fn judged(tree: &Path, mutation: &Mutation) -> Result<Fate> {
         return Ok(Fate::Caught(package, failed.collect()));
     }
     Ok(Fate::Survived)
+}
+
+/// Without a fault nothing fails; and what the crates depend on is built.
+fn control(tree: &Path) -> Result<()> {
+    for package in ["weft-policy", "weft-netfilter", "weft-policy-compile"] {
+        let (success, said) = tests(tree, package, UNLIMITED, &QUICK)?;
+        ensure!(
+            success,
+            "the tests of {package} fail without a fault:\n{}",
+            said.join("\n")
+        );
+    }
+    Ok(())
+}
+
+/// The fast tests of a crate of the copy, or those with one of these words in their name: whether
+/// they passed, and what they said.
+fn tests(tree: &Path, package: &str, limit: &str, words: &[&str]) -> Result<(bool, Vec<String>)> {
+    let line = [limit, "cargo", "test", "--locked", "--lib", "--package"];
+    let line = [&line[..], &[package, "--"], words].concat();
+    let mut test = command("timeout", &line);
+    // Not the checkout's target: there, one crate of both trees has one name.
+    test.current_dir(tree)
+        .env("CARGO_TARGET_DIR", at("target/mutants-target"))
+        .env("CARGO_TERM_COLOR", "never")
+        .env("RUST_BACKTRACE", "0");
+    let mut said = Vec::new();
+    let success = stream(test, |line| said.push(line.to_owned()))?;
+    Ok((success, said))
 }
 
 #[cfg(test)]

@@ -9,9 +9,9 @@ use weft_netfilter::Family;
 use weft_policy::cases::{self, Tally};
 use weft_policy::evaluate;
 
-use super::judge::{Engines, node};
+use super::judge::Engines;
+pub(super) use super::judge::node;
 use super::random::{clusters, packet};
-use super::way::Sent;
 use crate::{NodeView, compile};
 
 #[test]
@@ -32,11 +32,10 @@ fn every_case_holds_for_the_rules() {
             let allowed = evaluate(&model, packet).is_allowed();
             assert_eq!(allowed && !closes, expectation.allowed, "{expectation}");
             assert!(!expectation.closed || allowed && closes, "{expectation}");
-            let sent = Sent {
-                source_port: expectation.source_port,
-                ..Sent::new(packet)
-            };
-            if let Some(why) = Engines::new(&model, &node).disagree(sent) {
+            let engines = Engines::new(&model, &node);
+            let dropped = engines.dropped_from(expectation.source_port, packet);
+            assert_eq!(dropped, [!expectation.allowed; 2], "{expectation}");
+            if let Some(why) = engines.disagree(packet) {
                 let cases::Case { number, clause, .. } = case;
                 failures.push(format!("{number} {clause}: {expectation}\n{why}"));
             }
@@ -62,7 +61,7 @@ fn every_case_holds_on_a_node_of_one_family() {
                 ..node()
             };
             let model = index.model();
-            let why = Engines::new(&model, &view).disagree(Sent::new(packet));
+            let why = Engines::new(&model, &view).disagree(packet);
             assert_eq!(why, None, "{expectation}");
         });
     }
@@ -82,7 +81,7 @@ proptest! {
         let (model, node) = (cluster.index().model(), node());
         let engines = Engines::new(&model, &node);
         for packet in &packets {
-            if let Some(why) = engines.disagree(Sent::new(packet)) {
+            if let Some(why) = engines.disagree(packet) {
                 prop_assert!(false, "{why}\n{model:#?}");
             }
         }
@@ -138,7 +137,7 @@ fn a_hundred_thousand_random_objects_are_judged_alike_by_every_engine() {
         for _ in 0..20 {
             let packet = packet().new_tree(&mut runner).expect("a packet").current();
             packets += 1;
-            wrong.extend(engines.disagree(Sent::new(&packet)));
+            wrong.extend(engines.disagree(&packet));
         }
     }
     println!(

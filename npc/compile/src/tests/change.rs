@@ -10,7 +10,7 @@ use weft_netfilter::{Family, Ruleset, TableName};
 use weft_policy::{Packet, PolicyModel, cases};
 
 use super::judge::node;
-use super::way::Sent;
+use super::way::traced;
 use crate::{NodeView, compile};
 
 /// The rules of one state of a case, and the packets that are sent then.
@@ -70,9 +70,8 @@ fn no_step_between_two_moments_passes_or_drops_what_both_do_not() {
                         .map(move |p| (old, p))
                 })
                 .filter_map(|(old, packet)| {
-                    let sent = Sent::new(packet);
-                    let was = sent.traced(&old.ruleset, &old.model).dropped;
-                    let is = sent.traced(&now.ruleset, &now.model).dropped;
+                    let was = traced(&old.ruleset, &old.model, packet).dropped;
+                    let is = traced(&now.ruleset, &now.model, packet).dropped;
                     (was == is).then_some((packet, is))
                 })
                 .collect();
@@ -85,7 +84,7 @@ fn no_step_between_two_moments_passes_or_drops_what_both_do_not() {
                     steps += 1;
                     let ruleset = kernel.ruleset();
                     for (packet, dropped) in &judged {
-                        let outcome = Sent::new(packet).traced(&ruleset, &now.model);
+                        let outcome = traced(&ruleset, &now.model, packet);
                         if outcome.dropped != *dropped {
                             wrong.push(format!("{}: {packet:?}\n{plan}", case.clause));
                         }

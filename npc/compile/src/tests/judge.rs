@@ -6,7 +6,7 @@ use weft_netfilter::nft::{Tables, lower};
 use weft_netfilter::{Family, Ruleset};
 use weft_policy::{Packet, PolicyModel, cases, evaluate};
 
-use super::way::Sent;
+use super::way::{dropped_from, traced, traced_by_nft, traced_with_mark};
 use crate::{NodeView, compile};
 
 /// n1 of the cases.
@@ -25,7 +25,7 @@ pub(super) fn node() -> NodeView {
 pub(super) struct Engines<'a> {
     model: &'a PolicyModel,
     node: &'a NodeView,
-    pub(super) ruleset: Ruleset,
+    ruleset: Ruleset,
     tables: Tables,
 }
 
@@ -59,17 +59,22 @@ impl<'a> Engines<'a> {
     }
 
     /// How the rules do something else than the definition says, or for another reason.
-    pub(super) fn disagree(&self, sent: Sent<'_>) -> Option<String> {
-        let reason = self.reason(sent.packet);
-        self.iptables(sent, reason)
-            .or_else(|| self.nftables(sent, reason))
+    pub(super) fn disagree(&self, packet: &Packet) -> Option<String> {
+        let reason = self.reason(packet);
+        self.iptables(packet, reason)
+            .or_else(|| self.nftables(packet, reason))
     }
 
-    fn iptables(&self, sent: Sent<'_>, reason: Option<&str>) -> Option<String> {
-        let (ours, packet) = (self.node.mark, sent.packet);
-        let outcome = sent.traced(&self.ruleset, self.model);
+    /// Both interfaces' verdict, if the packet comes from this port.
+    pub(super) fn dropped_from(&self, port: u16, packet: &Packet) -> [bool; 2] {
+        dropped_from(port, &self.ruleset, &self.tables, self.model, packet)
+    }
+
+    fn iptables(&self, packet: &Packet, reason: Option<&str>) -> Option<String> {
+        let ours = self.node.mark;
+        let outcome = traced(&self.ruleset, self.model, packet);
         let logged: Vec<&str> = outcome.logged.iter().map(String::as_str).collect();
-        let unmarked = sent.mark(!ours).traced(&self.ruleset, self.model);
+        let unmarked = traced_with_mark(&self.ruleset, self.model, packet, !ours);
         // Our bit does not leave our chains, others' bits pass through them.
         let mark_kept =
             outcome.dropped || (outcome.mark | ours == u32::MAX && unmarked.mark == !ours);
@@ -91,10 +96,10 @@ impl<'a> Engines<'a> {
 
     /// The mark of a frame to no known address that leaves by the port of an isolated pod is not
     /// kept: it says which port, and ends there.
-    fn nftables(&self, sent: Sent<'_>, reason: Option<&str>) -> Option<String> {
-        let (ours, packet) = (self.node.mark, sent.packet);
+    fn nftables(&self, packet: &Packet, reason: Option<&str>) -> Option<String> {
+        let ours = self.node.mark;
         for mark in [u32::MAX, !ours] {
-            let outcome = sent.mark(mark).traced_by_nft(&self.tables, self.model);
+            let outcome = traced_by_nft(&self.tables, self.model, packet, mark);
             let logged: Vec<&str> = outcome.logged.iter().map(String::as_str).collect();
             let by_port = |step: &String| step.contains("oifname map");
             let mark_kept = outcome.dropped

@@ -12,8 +12,8 @@ use weft_testkit::builders::{
     ip_block, make_namespace, make_network_policy, make_pod, namespaces, pods,
 };
 
-use super::judge::node;
-use super::way::Sent;
+use super::agreement::node;
+use super::way::traced;
 use crate::{NodeView, compile};
 
 fn v4(ruleset: &Ruleset) -> &Table {
@@ -172,7 +172,7 @@ fn closed_addresses_are_closed_until_known() {
     let index = stage();
     let model = index.model();
     let ruleset = compile(&model, &node());
-    let dropped = |ruleset, packet: &Packet| Sent::new(packet).traced(ruleset, &model).dropped;
+    let dropped = |ruleset, packet: &Packet| traced(ruleset, &model, packet).dropped;
     assert!(
         dropped(&ruleset, &tcp("10.32.0.66", "10.32.0.50", 80)),
         "to an unknown address"
@@ -263,7 +263,7 @@ fn a_new_connection_meets_few_rules_however_many_pods() {
     );
     let packet = tcp("10.32.31.1", &addresses[999].to_string(), 80);
     assert!(!evaluate(&model, &packet).is_allowed());
-    assert!(Sent::new(&packet).traced(&ruleset, &model).dropped);
+    assert!(traced(&ruleset, &model, &packet).dropped);
 }
 
 /// `count` pods on this node, each isolated.

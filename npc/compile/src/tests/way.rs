@@ -9,70 +9,85 @@ use weft_netfilter::trace::{
 use weft_netfilter::{CtState, Family, Hook, PktType, Protocol, Ruleset};
 use weft_policy::{Packet, Path, Payload, PolicyModel, State, cases};
 
-/// A packet with what policy does not look at.
-#[derive(Clone, Copy)]
-pub(super) struct Sent<'a> {
-    pub(super) packet: &'a Packet,
-    /// If its payload has ports.
-    pub(super) source_port: u16,
-    /// Somebody's mark.
-    pub(super) mark: u32,
+/// Takes the packet through all hooks it passes on a node whose switch filters too.
+pub(super) fn traced(ruleset: &Ruleset, model: &PolicyModel, packet: &Packet) -> Outcome {
+    // Somebody else's marks, ours among them, must neither help nor get lost.
+    traced_with_mark(ruleset, model, packet, 0xffff_ffff)
 }
 
-impl<'a> Sent<'a> {
-    /// With all marks set: somebody else's, ours among them, must neither help nor get lost.
-    pub(super) fn new(packet: &'a Packet) -> Self {
-        Self {
-            packet,
-            source_port: 40_000,
-            mark: u32::MAX,
-        }
-    }
+/// The same with a mark of the packet's own.
+pub(super) fn traced_with_mark(
+    ruleset: &Ruleset,
+    model: &PolicyModel,
+    packet: &Packet,
+    mark: u32,
+) -> Outcome {
+    let passes = passes(model, packet);
+    let packet = TracePacket {
+        mark,
+        ..translated(packet)
+    };
+    trace(ruleset, &packet, &passes).expect("a ruleset that the kernel could hold")
+}
 
-    pub(super) fn mark(self, mark: u32) -> Self {
-        Self { mark, ..self }
-    }
+/// The same through tables of nftables.
+pub(super) fn traced_by_nft(
+    tables: &Tables,
+    model: &PolicyModel,
+    packet: &Packet,
+    mark: u32,
+) -> NftOutcome {
+    let passes = passes(model, packet);
+    let packet = TracePacket {
+        mark,
+        ..translated(packet)
+    };
+    trace_nft(tables, &packet, &passes).expect("tables that the kernel could hold")
+}
 
-    /// Takes the packet through all hooks it passes on a node whose switch filters too.
-    pub(super) fn traced(self, ruleset: &Ruleset, model: &PolicyModel) -> Outcome {
-        trace(ruleset, &self.translated(), &passes(model, self.packet))
-            .expect("a ruleset that the kernel could hold")
-    }
+/// Whether iptables, and nftables, drop the packet if it comes from this port.
+pub(super) fn dropped_from(
+    port: u16,
+    ruleset: &Ruleset,
+    tables: &Tables,
+    model: &PolicyModel,
+    packet: &Packet,
+) -> [bool; 2] {
+    let passes = passes(model, packet);
+    let packet = TracePacket {
+        src_port: Some(port),
+        ..translated(packet)
+    };
+    let iptables = trace(ruleset, &packet, &passes).expect("a ruleset that the kernel could hold");
+    let nft = trace_nft(tables, &packet, &passes).expect("tables that the kernel could hold");
+    [iptables.dropped, nft.dropped]
+}
 
-    /// The same through tables of nftables.
-    pub(super) fn traced_by_nft(self, tables: &Tables, model: &PolicyModel) -> NftOutcome {
-        trace_nft(tables, &self.translated(), &passes(model, self.packet))
-            .expect("tables that the kernel could hold")
-    }
-
-    fn translated(self) -> TracePacket {
-        let packet = self.packet;
-        let v4 = packet.source.is_ipv4();
-        let (protocol, dst_port, icmp_type) = match packet.payload {
-            Payload::Port { protocol, port } => (Protocol(protocol.number()), Some(port), None),
-            Payload::Icmp(kind) if v4 => (Protocol::ICMP, None, Some(kind)),
-            Payload::Icmp(kind) => (Protocol::ICMP6, None, Some(kind)),
-            Payload::Other(number) => (Protocol(number), None, None),
-        };
-        TracePacket {
-            src_port: dst_port.map(|_| self.source_port),
-            dst_port,
-            icmp_type,
-            ct: match packet.state {
-                State::New => CtState::New,
-                State::Established => CtState::Established,
-                State::Related => CtState::Related,
-                State::Invalid => CtState::Invalid,
-                State::Untracked => CtState::Untracked,
-            },
-            pkt_type: PktType::Unicast,
-            mark: self.mark,
-            ..TracePacket::new(packet.source, packet.destination, protocol)
-        }
+fn translated(packet: &Packet) -> TracePacket {
+    let v4 = packet.source.is_ipv4();
+    let (protocol, dst_port, icmp_type) = match packet.payload {
+        Payload::Port { protocol, port } => (Protocol(protocol.number()), Some(port), None),
+        Payload::Icmp(kind) if v4 => (Protocol::ICMP, None, Some(kind)),
+        Payload::Icmp(kind) => (Protocol::ICMP6, None, Some(kind)),
+        Payload::Other(number) => (Protocol(number), None, None),
+    };
+    TracePacket {
+        src_port: dst_port.map(|_| 40_000),
+        dst_port,
+        icmp_type,
+        ct: match packet.state {
+            State::New => CtState::New,
+            State::Established => CtState::Established,
+            State::Related => CtState::Related,
+            State::Invalid => CtState::Invalid,
+            State::Untracked => CtState::Untracked,
+        },
+        pkt_type: PktType::Unicast,
+        ..TracePacket::new(packet.source, packet.destination, protocol)
     }
 }
 
-pub(super) fn passes(model: &PolicyModel, packet: &Packet) -> Vec<Pass> {
+fn passes(model: &PolicyModel, packet: &Packet) -> Vec<Pass> {
     let port = |address| {
         let (_, subject) = model.subject_at(address)?;
         subject.ports.first().cloned()
