@@ -66,7 +66,7 @@ fn rulesets() -> Vec<(String, Ruleset)> {
 async fn hold_all(backend: &mut impl Backend) {
     let rulesets = rulesets();
     assert!(
-        rulesets.len() > 160 + RANDOM,
+        rulesets.len() > 120 + RANDOM,
         "only {} rulesets",
         rulesets.len()
     );
