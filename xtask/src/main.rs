@@ -17,6 +17,7 @@ mod generate;
 mod image;
 mod install;
 mod lab;
+mod mutants;
 mod packages;
 mod test;
 mod tidy;
@@ -72,6 +73,11 @@ enum Task {
     },
     /// Rules of this repository that neither rustc nor clippy knows.
     Tidy,
+    /// Put faults into evaluator, compiler and renderers, one by one: the fast tests must notice.
+    Mutants {
+        /// Only those with one of these in their name.
+        only: Vec<String>,
+    },
     /// Run a test suite and report it to target/reports.
     Test {
         /// Which one.
@@ -105,6 +111,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Install => install::run_in_lab(&image::build(image::Arch::host())?),
         Task::Gen { check } => generate::run(check),
         Task::Tidy => tidy::run(),
+        Task::Mutants { only } => mutants::run(&only),
         Task::Test { suite, filter } => test::run(suite, &filter),
     }
 }

@@ -1,3 +1,7 @@
 mod agreement;
+mod change;
+mod corner;
+mod judge;
+mod random;
 mod shape;
 mod way;

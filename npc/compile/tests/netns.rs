@@ -1,8 +1,17 @@
 //! The kernel takes what the compiler writes, and holds it as it was meant: the rules of every
-//! case of the policy table, one after the other, in both variants of iptables and in nftables.
+//! case of the policy table, and of random clusters, one after the other, in both variants of
+//! iptables and in nftables.
+
+#[allow(
+    dead_code,
+    reason = "the unit tests' generators, of which clusters are used here"
+)]
+#[path = "../src/tests/random.rs"]
+mod random;
 
 use std::collections::BTreeSet;
 
+use proptest::{strategy::Strategy as _, strategy::ValueTree as _, test_runner::TestRunner};
 use weft_netfilter::backend::{Backend, Done, Iptables, Nftables};
 use weft_netfilter::exec::{HostNft, HostTools, Runner, Variant};
 use weft_netfilter::nft::Owned;
@@ -12,9 +21,11 @@ use weft_policy::cases;
 use weft_policy_compile::{NodeView, compile};
 use weft_testkit::netns::Netns;
 
-/// The rulesets of all moments of all cases, each with the clause it belongs to.
-fn rulesets() -> Vec<(&'static str, Ruleset)> {
-    let node = NodeView {
+/// Random clusters.
+const RANDOM: usize = 60;
+
+fn node() -> NodeView {
+    NodeView {
         families: BTreeSet::from(Family::ALL),
         blocks: cases::BLOCKS
             .iter()
@@ -25,15 +36,28 @@ fn rulesets() -> Vec<(&'static str, Ruleset)> {
             .map(|ip| ip.parse().expect("an address"))
             .collect(),
         ..NodeView::default()
-    };
-    let mut rulesets: Vec<(&str, Ruleset)> = Vec::new();
+    }
+}
+
+/// The rulesets of all moments of all cases, each with the line it belongs to, and of some random
+/// clusters.
+fn rulesets() -> Vec<(String, Ruleset)> {
+    let node = node();
+    let mut rulesets: Vec<(String, Ruleset)> = Vec::new();
     for case in cases::all() {
         case.play(|index, _, expectation| {
             let ruleset = compile(&index.model(), &node);
             if rulesets.last().is_none_or(|(_, last)| *last != ruleset) {
-                rulesets.push((expectation.line, ruleset));
+                rulesets.push((expectation.to_string(), ruleset));
             }
         });
+    }
+    let mut runner = TestRunner::deterministic();
+    for i in 0..RANDOM {
+        let cluster = random::clusters().new_tree(&mut runner);
+        let cluster = cluster.expect("a cluster").current();
+        let ruleset = compile(&cluster.index().model(), &node);
+        rulesets.push((format!("random cluster {i}"), ruleset));
     }
     rulesets
 }
@@ -41,7 +65,11 @@ fn rulesets() -> Vec<(&'static str, Ruleset)> {
 /// Each ruleset after the other, and none of them is read back as something else.
 async fn hold_all(backend: &mut impl Backend) {
     let rulesets = rulesets();
-    assert!(rulesets.len() > 80, "only {} rulesets", rulesets.len());
+    assert!(
+        rulesets.len() > 120 + RANDOM,
+        "only {} rulesets",
+        rulesets.len()
+    );
     for (line, ruleset) in rulesets {
         let synced = backend.sync(&ruleset).await;
         assert!(synced.is_ok(), "{line}: {synced:?}");

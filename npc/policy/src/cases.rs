@@ -8,22 +8,36 @@
 //! are those of `n1`.
 //!
 //! A line of packets reads `x/a -> y/a tcp/80 allow`; behind the payload may stand `v6`,
-//! `established`, `related`, `invalid`. Ends: a pod, `node` (n1 itself), `node2` (the host of n2),
-//! `outside`, or an address; `224.0.0.251@y/a` is the copy of a group frame that goes to `y/a`.
+//! `established`, `related`, `invalid`, `from/80` (the source port), `closed` (what denies it is no
+//! policy, but that an end is an address of the node's blocks and of no known pod). Ends: a pod,
+//! `node` (n1 itself), `node2` (the host of n2), `outside`, or an address; `224.0.0.251@y/a` is the
+//! copy of a group frame that goes to `y/a`.
+//!
+//! Every line is played in both families: as it stands, and with every address (in policies too)
+//! in the other one, where it stands under `2001:db8::/96`. What only one family has (neighbour
+//! discovery, broadcast) is played in that one.
 #![allow(
     clippy::panic,
     reason = "a table of tests: a bad row must stop the test"
 )]
 
+mod lifecycle;
+mod mirror;
 mod peers;
 mod ports;
 mod selection;
 mod stage;
+mod tally;
+#[cfg(test)]
+mod tests;
 mod traffic;
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use k8s_openapi::api::{core::v1 as core, networking::v1 as networking};
+
+pub use tally::Tally;
 
 use crate::{Endpoint, EndpointId, Index, ObjectKey, Packet};
 
@@ -55,10 +69,20 @@ pub enum Step {
     DeletePod(&'static str),
     /// A Namespace is deleted.
     DeleteNamespace(&'static str),
+    /// A Namespace is being deleted: it has a deletion timestamp, and its pods are still there.
+    TerminateNamespace(&'static str),
     /// CNI attaches a pod to n1: name, UID, IPv4 address.
     Attach(&'static str, &'static str, &'static str),
     /// CNI detaches the pod that was attached under this UID.
     Detach(&'static str, &'static str),
+    /// npc is killed: it hears of nothing.
+    Kill,
+    /// npc starts, or starts anew, and lists everything.
+    Start,
+    /// The API server goes away: npc hears of CNI alone.
+    LoseApi,
+    /// The API server is back: everything is listed again.
+    Relist,
     /// Packets, one a line, and what becomes of them.
     Packets(&'static str),
 }
@@ -68,10 +92,29 @@ pub enum Step {
 pub struct Expectation {
     /// The line of the table.
     pub line: &'static str,
+    /// It is played in the other family than it is written in.
+    pub mirrored: bool,
     /// The packet.
     pub packet: Packet,
+    /// Its source port, if its payload has ports.
+    pub source_port: u16,
     /// Whether it passes n1.
     pub allowed: bool,
+    /// What denies it is the closed blocks of the node, of which policy knows nothing.
+    pub closed: bool,
+    /// npc has heard of all that happened.
+    pub up_to_date: bool,
+}
+
+impl fmt::Display for Expectation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let family = if self.packet.source.is_ipv4() {
+            "IPv4"
+        } else {
+            "IPv6"
+        };
+        write!(f, "{} ({family})", self.line)
+    }
 }
 
 /// The objects of a case at one moment, as the API and CNI have them.
@@ -89,24 +132,79 @@ pub struct Cluster {
 
 /// All cases.
 pub fn all() -> Vec<Case> {
-    [selection::CASES, peers::CASES, ports::CASES, traffic::CASES].concat()
+    [
+        selection::CASES,
+        peers::CASES,
+        ports::CASES,
+        traffic::CASES,
+        lifecycle::CASES,
+    ]
+    .concat()
 }
+
+/// Numbers of the reference that no row can express, why, and the tests that hold them.
+pub const ELSEWHERE: [(u8, &str, &[&str]); 1] = [(
+    70,
+    "rules in a kernel that somebody else changes are no objects of the API",
+    &[
+        "drift_of_every_kind_is_repaired",
+        "drift_of_every_kind_is_repaired_and_others_tables_stay",
+        "policies_get_into_force_problems_become_events_and_drift_is_repaired",
+    ],
+)];
 
 impl Case {
     /// Plays the case on an [`Index`], event by event, and hands over every packet with the state
     /// of that moment: the index, and the objects it was fed with.
     pub fn play(&self, mut check: impl FnMut(&Index, &Cluster, &Expectation)) {
+        // Where no policy names an address, both families can be judged by the same rules.
+        let families: &[&[bool]] = if self.names_blocks() {
+            &[&[false], &[true]]
+        } else {
+            &[&[false, true]]
+        };
+        for mirrored in families {
+            self.play_with(mirrored, &mut check);
+        }
+    }
+
+    fn play_with(&self, mirrored: &[bool], check: &mut impl FnMut(&Index, &Cluster, &Expectation)) {
         let mut cluster = stage::cluster();
-        let mut index = cluster.index();
+        let mut npc = stage::Npc::new(&cluster, mirrored == [true]);
         for step in self.steps {
-            if let Step::Packets(lines) = step {
-                for line in lines.lines().map(str::trim).filter(|line| !line.is_empty()) {
-                    check(&index, &cluster, &stage::expectation(line, &cluster));
+            let Step::Packets(lines) = step else {
+                npc.happen(step, &mut cluster);
+                continue;
+            };
+            for line in lines.lines().map(str::trim).filter(|line| !line.is_empty()) {
+                for mirrored in mirrored {
+                    if let Some(mut expectation) = stage::expectation(line, &cluster, *mirrored) {
+                        expectation.up_to_date = npc.up_to_date();
+                        check(npc.index(), &cluster, &expectation);
+                    }
                 }
-            } else {
-                stage::happen(step, &mut cluster, &mut index);
             }
         }
+    }
+
+    fn names_blocks(&self) -> bool {
+        let names = |step: &Step| matches!(step, Step::Policy(_, spec) if spec.contains("cidr"));
+        self.steps.iter().any(names)
+    }
+
+    /// Lines that only the family has in which they are written.
+    pub fn of_one_family(&self) -> Vec<&'static str> {
+        let mut cluster = stage::cluster();
+        let mut npc = stage::Npc::new(&cluster, false);
+        let mut lines = Vec::new();
+        for step in self.steps {
+            npc.happen(step, &mut cluster);
+            if let Step::Packets(text) = step {
+                let all = text.lines().map(str::trim).filter(|line| !line.is_empty());
+                lines.extend(all.filter(|line| stage::expectation(line, &cluster, true).is_none()));
+            }
+        }
+        lines
     }
 }
 
@@ -118,7 +216,7 @@ impl Cluster {
 
     /// An index of n1 that has just started and listed everything.
     pub fn index(&self) -> Index {
-        let mut index = Index::new(stage::NODE);
+        let mut index = Index::new(NODE);
         index.reset_namespaces(self.namespaces.values());
         index.reset_pods(self.pods.values());
         index.reset_network_policies(self.policies.values());
@@ -128,7 +226,11 @@ impl Cluster {
     }
 }
 
+/// Name of the node whose verdicts are asked.
+pub const NODE: &str = "n1";
 /// Blocks of n1.
-pub const BLOCKS: [&str; 2] = ["10.32.0.0/26", "fd10:32::/122"];
+pub const BLOCKS: [&str; 2] = ["10.32.0.0/26", "2001:db8::10.32.0.0/122"];
 /// Addresses of n1 on its bridge.
-pub const GATEWAYS: [&str; 2] = ["10.32.0.1", "fd10:32::1"];
+pub const GATEWAYS: [&str; 2] = ["10.32.0.1", "2001:db8::10.32.0.1"];
+/// Addresses of all pods and bridges.
+pub const POOLS: [&str; 2] = ["10.32.0.0/12", "2001:db8::10.32.0.0/108"];

@@ -16,7 +16,9 @@ use nix::sys::{
     },
     time::TimeVal,
 };
-use weft_policy::{Packet, Path, Payload, Protocol, State};
+use weft_policy::{Path, Payload, Protocol, State, cases::Expectation};
+
+use crate::raw::{self, Ear};
 
 /// What is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +26,12 @@ pub(crate) enum Kind {
     Tcp(u16),
     Udp(u16),
     Ping,
+    /// A kernel without SCTP says so, which is an answer.
+    Sctp(u16),
+    /// A protocol that nobody speaks, which the receiver says.
+    Other(u8),
+    /// A segment that belongs to no flow; it is seen where it arrives.
+    NoFlow(u16),
 }
 
 /// A packet to send.
@@ -32,9 +40,10 @@ pub(crate) struct Probe {
     pub(crate) source: IpAddr,
     pub(crate) destination: IpAddr,
     kind: Kind,
+    /// Every probe is a flow of its own: conntrack must not know it.
+    from: u16,
 }
 
-/// Every probe is a flow of its own: conntrack must not know it.
 static PORT: AtomicU16 = AtomicU16::new(20_000);
 
 /// How long to wait for an answer. One that must come may be slow on a busy machine; one that must
@@ -44,43 +53,86 @@ pub(crate) fn patience(expected: bool) -> Duration {
 }
 
 impl Probe {
-    /// The packet as a probe, if the stage can send it.
-    pub(crate) fn of(packet: &Packet) -> Option<Self> {
+    /// The packet as a probe.
+    ///
+    /// # Errors
+    /// Why the stage cannot send it.
+    pub(crate) fn of(expectation: &Expectation) -> Result<Self, &'static str> {
+        let packet = &expectation.packet;
         let echo = if packet.source.is_ipv4() { 8 } else { 128 };
-        let kind = match packet.payload {
-            Payload::Port {
-                protocol: Protocol::Tcp,
-                port,
-            } => Kind::Tcp(port),
-            Payload::Port {
-                protocol: Protocol::Udp,
-                port,
-            } => Kind::Udp(port),
-            Payload::Icmp(kind) if kind == echo => Kind::Ping,
-            Payload::Port {
-                protocol: Protocol::Sctp,
-                ..
+        let kind = match (packet.payload, packet.state) {
+            (_, State::Established | State::Related | State::Untracked) => {
+                return Err("not the first packet of a flow (every answer to a probe is one)");
             }
-            | Payload::Icmp(_)
-            | Payload::Other(_) => return None,
+            (
+                Payload::Port {
+                    protocol: Protocol::Tcp,
+                    port,
+                },
+                State::Invalid,
+            ) => Kind::NoFlow(port),
+            (_, State::Invalid) => return Err("only TCP has packets of no flow"),
+            (Payload::Port { protocol, port }, State::New) => match protocol {
+                Protocol::Tcp => Kind::Tcp(port),
+                Protocol::Udp => Kind::Udp(port),
+                Protocol::Sctp => Kind::Sctp(port),
+            },
+            (Payload::Icmp(kind), State::New) if kind == echo => Kind::Ping,
+            (Payload::Icmp(_), State::New) => return Err("an ICMP type that nobody answers"),
+            (Payload::Other(protocol), State::New) => Kind::Other(protocol),
         };
-        // A copy of a frame to many (multicast, broadcast) is received by whoever it is for.
         let group = packet.destination.is_multicast()
             || matches!(&packet.path, Path::Forward { out_port: Some(_) });
-        (packet.state == State::New && !group).then_some(Self {
+        if group {
+            return Err("a copy of a frame to many (netns/group.rs sends those)");
+        }
+        let from = match expectation.source_port {
+            40_000 => PORT.fetch_add(1, Ordering::Relaxed),
+            chosen => chosen,
+        };
+        Ok(Self {
             source: packet.source,
             destination: packet.destination,
             kind,
+            from,
         })
     }
 
+    /// Where the packet is heard, if that is where it arrives. Call it in the receiver's namespace.
+    pub(crate) fn ear(&self) -> Option<Ear> {
+        matches!(self.kind, Kind::NoFlow(_)).then(|| Ear::of_tcp(self.source.is_ipv4()))
+    }
+
     /// Sends it; does the receiver answer? If not: what came instead.
-    pub(crate) fn arrives(&self, patience: Duration) -> Result<(), String> {
+    pub(crate) fn arrives(&self, ear: Option<&Ear>, patience: Duration) -> Result<(), String> {
         match self.kind {
             Kind::Tcp(port) => self.tcp(port, patience),
             Kind::Udp(port) => self.udp(port, patience),
             Kind::Ping => self.ping(patience),
+            Kind::Sctp(port) => self.refused(132, &raw::sctp_init(self.from, port), patience),
+            Kind::Other(protocol) => {
+                let payload = [self.from.to_be_bytes(), [0; 2], [0; 2], [0; 2]].concat();
+                self.refused(protocol, &payload, patience)
+            }
+            Kind::NoFlow(port) => {
+                let segment = raw::syn_ack(self.source, self.destination, self.from, port);
+                raw::send(self.source, self.destination, 6, &segment);
+                let heard = ear.is_some_and(|ear| {
+                    ear.hears(patience, |segment| {
+                        segment.starts_with(&self.from.to_be_bytes())
+                    })
+                });
+                heard.then_some(()).ok_or_else(|| "not heard".to_owned())
+            }
         }
+    }
+
+    fn refused(&self, protocol: u8, payload: &[u8], patience: Duration) -> Result<(), String> {
+        let v4 = self.source.is_ipv4();
+        let ear = Ear::of_errors(v4);
+        raw::send(self.source, self.destination, protocol, payload);
+        let heard = ear.hears(patience, |message| raw::refuses(v4, message, payload));
+        heard.then_some(()).ok_or_else(|| "no answer".to_owned())
     }
 
     /// A reset is an answer.
@@ -91,7 +143,7 @@ impl Probe {
         };
         let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
         let fd = socket::socket(family, SockType::Stream, flags, None).expect("TCP socket");
-        let local = SocketAddr::new(self.source, PORT.fetch_add(1, Ordering::Relaxed));
+        let local = SocketAddr::new(self.source, self.from);
         socket::bind(fd.as_raw_fd(), &SockaddrStorage::from(local)).expect("bind");
         let to = SocketAddr::new(self.destination, port);
         let started = socket::connect(fd.as_raw_fd(), &SockaddrStorage::from(to));
@@ -113,8 +165,7 @@ impl Probe {
 
     /// "Port unreachable" is an answer.
     fn udp(&self, port: u16, patience: Duration) -> Result<(), String> {
-        let socket = UdpSocket::bind((self.source, PORT.fetch_add(1, Ordering::Relaxed)))
-            .expect("UDP socket");
+        let socket = UdpSocket::bind((self.source, self.from)).expect("UDP socket");
         socket
             .connect((self.destination, port))
             .expect("a route to the destination");
@@ -141,7 +192,7 @@ impl Probe {
         let raw = fd.as_raw_fd();
         let address = |ip, port| SockaddrStorage::from(SocketAddr::new(ip, port));
         // The "port" is the echo identifier: each probe its own flow.
-        let id = PORT.fetch_add(1, Ordering::Relaxed);
+        let id = self.from;
         socket::bind(raw, &address(self.source, id)).expect("bind");
         socket::connect(raw, &address(self.destination, 0)).expect("a route to the destination");
         socket::send(raw, &[kind, 0, 0, 0, 0, 0, 0, 1], MsgFlags::empty()).expect("send");

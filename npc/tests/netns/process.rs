@@ -31,7 +31,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) struct World {
     backend: Backend,
     /// Replaces the section `policy` of the configuration.
-    policy: Option<serde_json::Value>,
+    pub(crate) policy: Option<serde_json::Value>,
     // The process ends before its namespace does.
     npc: Option<Child>,
     pub(crate) ns: Netns,

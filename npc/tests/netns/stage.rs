@@ -37,7 +37,7 @@ impl Where {
         } else if within(address, &cases::BLOCKS) {
             // Nobody's: a pod that npc does not know.
             Self::Local("vethweplstray".to_owned())
-        } else if within(address, &["10.32.0.0/12", "fd10:32::/64"]) {
+        } else if within(address, &cases::POOLS) {
             Self::Remote
         } else {
             Self::Outside
@@ -61,8 +61,8 @@ const SYSCTLS: &str = "sysctl -qw net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.d
 
 /// Routes of a pod.
 const ROUTES: &str = "&& ip route replace 10.32.0.0/12 dev eth0 && \
-    ip -6 route replace fd10:32::/64 dev eth0 && ip route replace default via 10.32.0.1 && \
-    ip -6 route replace default via fd10:32::1";
+    ip -6 route replace 2001:db8::10.32.0.0/108 dev eth0 && \
+    ip route replace default via 10.32.0.1 && ip -6 route replace default via 2001:db8::10.32.0.1";
 
 fn namespace() -> Netns {
     let ns = Netns::new();
@@ -81,7 +81,7 @@ impl Stage {
              net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 && \
              ip link add weave address 02:00:00:00:00:01 type bridge nf_call_iptables 1 nf_call_ip6tables 1 && \
              ip link set weave up && ip addr add 10.32.0.1/12 dev weave && \
-             ip addr add fd10:32::1/64 dev weave nodad",
+             ip addr add 2001:db8::10.32.0.1/108 dev weave nodad",
         );
         let mut stage = Self {
             node,
@@ -98,7 +98,7 @@ impl Stage {
         outside.sh(
             "ip addr add 198.18.0.2/24 dev eth0 && ip addr add 2001:db8:f::2/64 dev eth0 nodad && \
              ip route add 10.32.0.0/12 via 198.18.0.1 && \
-             ip -6 route add fd10:32::/64 via 2001:db8:f::1",
+             ip -6 route add 2001:db8::10.32.0.0/108 via 2001:db8:f::1",
         );
         stage.others.insert(Where::Outside, outside);
         stage

@@ -5,6 +5,8 @@
 
 mod iptables;
 mod nftables;
+#[cfg(test)]
+mod tests;
 
 use std::future::Future;
 

@@ -110,12 +110,16 @@ impl FakeTable {
         Ok(())
     }
 
-    fn used(&self) -> BTreeSet<&str> {
+    /// Sets and maps that rules look up. (A map and a chain may have one name.)
+    fn looked_up(&self) -> BTreeSet<&str> {
         let rules = self.chains.values().flat_map(|chain| &chain.rules);
-        let of_rules = rules.flat_map(|rule| {
-            let (sets, chain) = references(rule);
-            sets.into_iter().chain(chain)
-        });
+        rules.flat_map(|rule| references(rule).0).collect()
+    }
+
+    /// Chains that rules and maps lead to.
+    fn entered(&self) -> BTreeSet<&str> {
+        let rules = self.chains.values().flat_map(|chain| &chain.rules);
+        let of_rules = rules.filter_map(|rule| references(rule).1);
         let data = self.sets.values().flat_map(|set| set.elements.values());
         let of_maps = data.filter_map(|data| match data {
             crate::nft::Data::Go(go) => Some(go.chain.as_str()),
@@ -173,7 +177,7 @@ fn command(tables: &mut BTreeMap<String, FakeTable>, line: &str) -> Result<(), S
         ("flush", "chain") => table.chains.get_mut(name).ok_or(MISSING)?.rules.clear(),
         ("delete", "chain") => {
             let chain = table.chains.get(name).ok_or(MISSING)?;
-            if !chain.rules.is_empty() || table.used().contains(name) {
+            if !chain.rules.is_empty() || table.entered().contains(name) {
                 return Err(BUSY.to_owned());
             }
             table.chains.remove(name);
@@ -189,7 +193,7 @@ fn command(tables: &mut BTreeMap<String, FakeTable>, line: &str) -> Result<(), S
             table.sets.entry(name.to_owned()).or_insert(set);
         }
         ("delete", "set" | "map") => {
-            if table.used().contains(name) {
+            if table.looked_up().contains(name) {
                 return Err(BUSY.to_owned());
             }
             table.sets.remove(name).ok_or(MISSING)?;

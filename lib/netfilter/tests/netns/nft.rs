@@ -1,51 +1,24 @@
 //! Lowering, scripts and the reader against a real nftables.
 
-use std::future::Future;
-
 use proptest::{
     prelude::*,
     strategy::ValueTree as _,
     test_runner::{Config, TestRunner},
 };
 use weft_netfilter::{
-    Chain, ChainName, CtState, Element, Family, Hook, HookJump, IfPattern, Match, PktType,
-    PortRange, Position, Protocol, Rule, Ruleset, Set, SetKind, SetName, Table, Verdict,
+    Chain, CtState, Element, Family, Hook, HookJump, IfPattern, Match, PktType, PortRange,
+    Position, Protocol, Rule, Ruleset, Set, SetKind, Table, Verdict,
     backend::{Backend as _, Nftables},
-    exec::{HostNft, Runner},
+    exec::HostNft,
     nft::Owned,
 };
 use weft_testkit::netns::Netns;
 
-fn runner(ns: &Netns) -> Runner {
-    Runner {
-        wrapper: ["ip", "netns", "exec", ns.name()].map(str::to_owned).into(),
-        ..Runner::default()
-    }
-}
-
-fn wait<F: Future>(future: F) -> F::Output {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("runtime")
-        .block_on(future)
-}
+use crate::{chain, exact, runner, set, wait};
 
 fn backend(ns: &Netns) -> Nftables<HostNft> {
     let nft = wait(HostNft::probe(runner(ns))).expect("nft works here");
     Nftables::new(Owned::new("weft", "weft-npc"), nft)
-}
-
-fn chain(name: &str) -> ChainName {
-    ChainName::new(name).expect("name")
-}
-
-fn set(name: &str) -> SetName {
-    SetName::new(name).expect("name")
-}
-
-fn exact(name: &str) -> IfPattern {
-    IfPattern::exact(name).expect("name")
 }
 
 /// Every match and verdict that has an equal in nftables.

@@ -7,7 +7,7 @@ use weft_netfilter::trace::{
     Names, NftOutcome, Outcome, Packet as TracePacket, Pass, Way, trace, trace_nft,
 };
 use weft_netfilter::{CtState, Family, Hook, PktType, Protocol, Ruleset};
-use weft_policy::{Packet, Path, Payload, PolicyModel, State};
+use weft_policy::{Packet, Path, Payload, PolicyModel, State, cases};
 
 /// Takes the packet through all hooks it passes on a node whose switch filters too.
 pub(super) fn traced(ruleset: &Ruleset, model: &PolicyModel, packet: &Packet) -> Outcome {
@@ -57,6 +57,24 @@ pub(super) fn traced_by_nft(
         ..translated(packet)
     };
     trace_nft(tables, &packet, &passes).expect("tables that the kernel could hold")
+}
+
+/// Whether iptables, and nftables, drop the packet if it comes from this port.
+pub(super) fn dropped_from(
+    port: u16,
+    ruleset: &Ruleset,
+    tables: &Tables,
+    model: &PolicyModel,
+    packet: &Packet,
+) -> [bool; 2] {
+    let passes = passes(model, packet);
+    let packet = TracePacket {
+        src_port: Some(port),
+        ..translated(packet)
+    };
+    let iptables = trace(ruleset, &packet, &passes).expect("a ruleset that the kernel could hold");
+    let nft = trace_nft(tables, &packet, &passes).expect("tables that the kernel could hold");
+    [iptables.dropped, nft.dropped]
 }
 
 fn translated(packet: &Packet) -> TracePacket {
@@ -117,8 +135,8 @@ fn passes(model: &PolicyModel, packet: &Packet) -> Vec<Pass> {
 
 fn in_pool(address: IpAddr) -> bool {
     let pools = [
-        "10.32.0.0/12",
-        "fd10:32::/64",
+        cases::POOLS[0],
+        cases::POOLS[1],
         "224.0.0.0/4",
         "255.255.255.255/32",
         "ff00::/8",

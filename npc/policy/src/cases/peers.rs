@@ -176,10 +176,12 @@ pub(super) const CASES: &[Case] = &[
         number: 25,
         clause: "a rule whose peers resolve to nothing denies; another rule still counts",
         steps: &[
-            Policy("x/p", "{podSelector: {}, ingress: [{from: [{podSelector: {matchLabels: {pod: none}}}]}, {from: [{podSelector: {matchLabels: {pod: b}}}], ports: [{port: 80}]}], egress: [{to: [{podSelector: {matchLabels: {pod: none}}}]}], policyTypes: [Ingress, Egress]}"),
+            Policy("x/p", "{podSelector: {matchLabels: {pod: a}}, ingress: [{from: [{podSelector: {matchLabels: {pod: none}}}]}, {from: [{podSelector: {matchLabels: {pod: b}}}], ports: [{port: 80}]}], egress: [{to: [{podSelector: {matchLabels: {pod: none}}}]}], policyTypes: [Ingress, Egress]}"),
             Packets(
                 "y/a -> x/a tcp/80 deny
                  x/c -> x/a tcp/80 deny
+                 x/b -> x/a tcp/80 allow
+                 x/b -> x/a tcp/81 deny
                  x/a -> y/a tcp/80 deny
                  x/a -> outside tcp/80 deny",
             ),
@@ -187,13 +189,20 @@ pub(super) const CASES: &[Case] = &[
     },
     Case {
         number: 26,
-        clause: "a host-network pod is no peer",
+        clause: "a host-network pod is neither peer nor subject",
         steps: &[
             Pod("y/host", "{node: n2, address: 172.30.0.12, hostNetwork: true}"),
-            Policy("x/p", "{podSelector: {}, ingress: [{from: [{namespaceSelector: {}}]}]}"),
+            Pod("y/here", "{node: n1, address: 10.32.0.1, hostNetwork: true}"),
+            Policy("x/p", "{podSelector: {}, ingress: [{from: [{namespaceSelector: {}}]}], egress: [{to: [{namespaceSelector: {}}]}], policyTypes: [Ingress, Egress]}"),
+            Policy("y/p", "{podSelector: {matchLabels: {pod: here}}, policyTypes: [Ingress, Egress]}"),
             Packets(
                 "172.30.0.12 -> x/a tcp/80 deny
-                 y/c -> x/a tcp/80 allow",
+                 x/a -> 172.30.0.12 tcp/80 deny
+                 x/a -> node tcp/80 deny
+                 y/a -> node tcp/80 allow
+                 node -> y/a tcp/80 allow
+                 y/c -> x/a tcp/80 allow
+                 x/a -> y/c tcp/80 allow",
             ),
         ],
     },
@@ -310,14 +319,14 @@ pub(super) const CASES: &[Case] = &[
         number: 34,
         clause: "/0 with excepts, /32, /128 and host bits that are not zero",
         steps: &[
-            Policy("x/p", "{podSelector: {matchLabels: {pod: a}}, ingress: [{from: [{ipBlock: {cidr: 0.0.0.0/0, except: [10.0.0.0/8, 128.0.0.0/1]}}, {ipBlock: {cidr: '2001:db8::10/128'}}]}]}"),
+            Policy("x/p", "{podSelector: {matchLabels: {pod: a}}, ingress: [{from: [{ipBlock: {cidr: 0.0.0.0/0, except: [10.0.0.0/8, 128.0.0.0/1]}}, {ipBlock: {cidr: '2001:db8::203.0.113.10/128'}}]}]}"),
             Policy("x/q", "{podSelector: {matchLabels: {pod: b}}, ingress: [{from: [{ipBlock: {cidr: 203.0.113.77/24}}, {ipBlock: {cidr: 198.51.100.7/32}}]}]}"),
             Packets(
                 "9.9.9.9 -> x/a tcp/80 allow
                  10.9.9.9 -> x/a tcp/80 deny
                  outside -> x/a tcp/80 deny
                  outside -> x/a tcp/80 v6 allow
-                 2001:db8::11 -> x/a tcp/80 v6 deny
+                 2001:db8::203.0.113.11 -> x/a tcp/80 v6 deny
                  outside -> x/b tcp/80 allow
                  198.51.100.7 -> x/b tcp/80 allow
                  198.51.100.8 -> x/b tcp/80 deny",
@@ -338,13 +347,14 @@ pub(super) const CASES: &[Case] = &[
         number: 35,
         clause: "an IPv6 block neither opens nor breaks what the rest of the policy says of IPv4",
         steps: &[
-            Policy("x/p", "{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 'fd00::/8'}}, {podSelector: {matchLabels: {pod: b}}}]}, {from: [{ipBlock: {cidr: '::/0', except: ['fd00::/8']}}]}]}"),
+            Policy("x/p", "{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: '2001:db8::10.32.0.0/108'}}, {podSelector: {matchLabels: {pod: b}}}]}, {from: [{ipBlock: {cidr: '::/0', except: ['2001:db8::10.32.0.0/108', '2001:db8::198.51.100.0/120']}}]}]}"),
             Packets(
                 "x/b -> x/a tcp/80 allow
                  y/a -> x/a tcp/80 deny
                  outside -> x/a tcp/80 deny
                  y/a -> x/a tcp/80 v6 allow
-                 outside -> x/a tcp/80 v6 allow",
+                 outside -> x/a tcp/80 v6 allow
+                 2001:db8::198.51.100.7 -> x/a tcp/80 v6 deny",
             ),
         ],
     },

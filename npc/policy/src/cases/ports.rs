@@ -157,7 +157,6 @@ pub(super) const CASES: &[Case] = &[
                  x/a -> y/a tcp/1001 allow
                  x/a -> y/a tcp/1002 deny
                  x/a -> y/c tcp/1002 allow
-                 x/a -> y/c tcp/1002 v6 allow
                  x/a -> z/b tcp/1003 deny",
             ),
             Policy(
@@ -241,7 +240,23 @@ pub(super) const CASES: &[Case] = &[
                 "x/p",
                 "{podSelector: {}, ingress: [{ports: [{port: 12345}]}]}",
             ),
-            Packets("y/a -> x/a tcp/12345 allow"),
+            Packets(
+                "y/a -> x/a tcp/12345 allow
+                 y/a -> x/a tcp/12346 deny",
+            ),
+        ],
+    },
+    Case {
+        number: 48,
+        clause: "the source port is never examined",
+        steps: &[
+            Policy("x/p", "{podSelector: {}, ingress: [{ports: [{port: 80}]}]}"),
+            Packets(
+                "y/a -> x/a tcp/80 from/79 allow
+                 y/a -> x/a tcp/80 from/65535 allow
+                 y/a -> x/a tcp/81 from/80 deny
+                 y/a -> x/a udp/81 from/80 deny",
+            ),
         ],
     },
     Case {
@@ -256,8 +271,6 @@ pub(super) const CASES: &[Case] = &[
                 "y/a -> x/a icmp allow
                  z/a -> x/a icmp deny
                  z/a -> x/a udp/7 allow
-                 y/a -> x/a icmp v6 allow
-                 z/a -> x/a icmp v6 deny
                  x/a -> z/a icmp/0 established allow",
             ),
         ],
@@ -290,9 +303,9 @@ pub(super) const CASES: &[Case] = &[
                 "{podSelector: {}, ingress: [{from: [{namespaceSelector: {matchLabels: {ns: y}}}]}, {from: [{namespaceSelector: {matchLabels: {ns: z}}}], ports: [{port: 1, endPort: 65535}]}]}",
             ),
             Packets(
-                "y/a -> x/a proto/47 allow
-                 z/a -> x/a proto/47 deny
-                 z/a -> x/a proto/2 v6 deny",
+                "y/a -> x/a proto/253 allow
+                 z/a -> x/a proto/253 deny
+                 z/a -> x/a tcp/7 allow",
             ),
         ],
     },
@@ -319,6 +332,7 @@ pub(super) const CASES: &[Case] = &[
                  x/a -> 239.1.1.1@y/b udp/5 allow
                  x/a -> 239.1.1.1 udp/5 allow
                  x/a -> node udp/5 deny
+                 x/b -> node udp/5 allow
                  x/b -> 224.0.0.251@y/a udp/5353 deny
                  x/b -> 224.0.0.251@y/a udp/9 allow
                  x/b -> 224.0.0.251@y/b udp/5353 allow

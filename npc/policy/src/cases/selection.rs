@@ -15,8 +15,8 @@ pub(super) const CASES: &[Case] = &[
             "x/a -> y/a tcp/80 allow
              y/a -> x/a udp/53 allow
              x/c -> x/a icmp allow
-             x/a -> outside tcp/443 v6 allow
-             outside -> x/a proto/47 allow",
+             x/a -> outside tcp/443 allow
+             outside -> x/a proto/253 allow",
         )],
     },
     Case {
@@ -94,7 +94,8 @@ pub(super) const CASES: &[Case] = &[
                 "z/b -> x/a tcp/80 deny
                  z/b -> y/a udp/80 deny
                  z/b -> z/a icmp deny
-                 outside -> x/a tcp/80 deny",
+                 outside -> x/a tcp/80 deny
+                 x/a -> outside tcp/80 allow",
             ),
         ],
     },
@@ -108,9 +109,10 @@ pub(super) const CASES: &[Case] = &[
             ),
             Packets(
                 "z/b -> x/a tcp/80 allow
-                 outside -> x/a proto/47 allow
+                 outside -> x/a proto/253 allow
                  x/a -> outside icmp allow
-                 x/a -> x/b sctp/80 v6 allow",
+                 x/a -> x/b sctp/80 allow
+                 outside -> x/a tcp/80 invalid deny",
             ),
         ],
     },

@@ -7,10 +7,8 @@ use k8s_openapi::api::{core::v1 as core, networking::v1 as networking};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 
-use super::{Cluster, Expectation, Step};
+use super::{Cluster, Expectation, NODE, Step, mirror};
 use crate::{Endpoint, EndpointId, Index, ObjectKey, Packet, Path, Payload, Protocol, State};
-
-pub(super) const NODE: &str = "n1";
 
 /// Pods of the stage: name, last byte of its addresses.
 const LOCAL: [(&str, u8); 5] = [("x/a", 2), ("x/b", 3), ("y/a", 4), ("y/b", 5), ("z/a", 6)];
@@ -36,51 +34,99 @@ pub(super) fn cluster() -> Cluster {
     cluster
 }
 
-/// Changes the objects and tells the index, as the watches would.
-pub(super) fn happen(step: &Step, cluster: &mut Cluster, index: &mut Index) {
-    match *step {
-        Step::Policy(name, spec) => {
-            let policy = policy(name, spec);
-            index.apply_network_policy(&policy);
-            cluster.policies.insert(key(name), policy);
+/// npc on n1, as far as it has heard of what happened.
+pub(super) struct Npc {
+    index: Index,
+    /// Policies are played in the other family.
+    mirrored: bool,
+    runs: bool,
+    hears_api: bool,
+}
+
+impl Npc {
+    pub(super) fn new(cluster: &Cluster, mirrored: bool) -> Self {
+        Self {
+            index: cluster.index(),
+            mirrored,
+            runs: true,
+            hears_api: true,
         }
-        Step::Pod(name, settings) => {
-            let pod = pod(name, settings);
-            index.apply_pod(&pod);
-            cluster.pods.insert(key(name), pod);
+    }
+
+    pub(super) fn index(&self) -> &Index {
+        &self.index
+    }
+
+    pub(super) fn up_to_date(&self) -> bool {
+        self.runs && self.hears_api
+    }
+
+    /// Changes the objects and tells the index, as the watches and CNI would.
+    pub(super) fn happen(&mut self, step: &Step, cluster: &mut Cluster) {
+        let api = self.runs && self.hears_api;
+        let index = &mut self.index;
+        match *step {
+            Step::Policy(name, spec) => {
+                let mut policy = policy(name, spec);
+                if self.mirrored {
+                    mirror::policy(&mut policy);
+                }
+                let _ = api && index.apply_network_policy(&policy);
+                cluster.policies.insert(key(name), policy);
+            }
+            Step::Pod(name, settings) => {
+                let pod = pod(name, settings);
+                let _ = api && index.apply_pod(&pod);
+                cluster.pods.insert(key(name), pod);
+            }
+            Step::Namespace(name, labels) => {
+                apply_namespace(cluster, name, labels);
+                let _ = api && index.apply_namespace(&cluster.namespaces[name]);
+            }
+            Step::TerminateNamespace(name) => {
+                let namespace = cluster.namespaces.get_mut(name);
+                let namespace = namespace.unwrap_or_else(|| panic!("no namespace {name}"));
+                namespace.metadata.deletion_timestamp = Some(seconds(1));
+                let _ = api && index.apply_namespace(namespace);
+            }
+            Step::DeletePolicy(name) => {
+                let policy = cluster.policies.remove(&key(name));
+                assert!(policy.is_some(), "no policy {name}");
+                let _ = api && index.delete_network_policy(&key(name));
+            }
+            Step::DeletePod(name) => {
+                assert!(cluster.pods.remove(&key(name)).is_some(), "no pod {name}");
+                let _ = api && index.delete_pod(&key(name));
+            }
+            Step::DeleteNamespace(name) => {
+                let namespace = cluster.namespaces.remove(name);
+                assert!(namespace.is_some(), "no namespace {name}");
+                let _ = api && index.delete_namespace(name);
+            }
+            Step::Attach(name, uid, address) => {
+                let id = attach(cluster, name, uid, address);
+                let endpoint = cluster.endpoints[&id].clone();
+                let _ = self.runs && index.apply_endpoint(id, endpoint);
+            }
+            Step::Detach(name, uid) => {
+                let id = EndpointId::new(&format!("{name}-{uid}"), "eth0");
+                assert!(cluster.endpoints.remove(&id).is_some(), "no endpoint {id}");
+                let _ = self.runs && index.delete_endpoint(&id);
+            }
+            Step::Kill => self.runs = false,
+            Step::Start => {
+                self.runs = true;
+                *index = cluster.index();
+            }
+            Step::LoseApi => self.hears_api = false,
+            Step::Relist => {
+                self.hears_api = true;
+                index.reset_namespaces(cluster.namespaces.values());
+                index.reset_pods(cluster.pods.values());
+                index.reset_network_policies(cluster.policies.values());
+            }
+            Step::Packets(_) => {}
         }
-        Step::Namespace(name, labels) => {
-            apply_namespace(cluster, name, labels);
-            index.apply_namespace(&cluster.namespaces[name]);
-        }
-        Step::DeletePolicy(name) => {
-            assert!(
-                cluster.policies.remove(&key(name)).is_some(),
-                "no policy {name}"
-            );
-            index.delete_network_policy(&key(name));
-        }
-        Step::DeletePod(name) => {
-            assert!(cluster.pods.remove(&key(name)).is_some(), "no pod {name}");
-            index.delete_pod(&key(name));
-        }
-        Step::DeleteNamespace(name) => {
-            assert!(
-                cluster.namespaces.remove(name).is_some(),
-                "no namespace {name}"
-            );
-            index.delete_namespace(name);
-        }
-        Step::Attach(name, uid, address) => {
-            let id = attach(cluster, name, uid, address);
-            index.apply_endpoint(id.clone(), cluster.endpoints[&id].clone());
-        }
-        Step::Detach(name, uid) => {
-            let id = EndpointId::new(&format!("{name}-{uid}"), "eth0");
-            assert!(cluster.endpoints.remove(&id).is_some(), "no endpoint {id}");
-            index.delete_endpoint(&id);
-        }
-        Step::Packets(_) => {}
     }
 }
 
@@ -145,14 +191,14 @@ fn host_ifname(name: &str) -> String {
     format!("vethwepl{}", name.replace('/', ""))
 }
 
-/// The IPv6 address of a pod by its IPv4 address: the same last byte.
+/// The IPv6 address of a pod by its IPv4 address.
 fn twin(v4: IpAddr) -> IpAddr {
-    let IpAddr::V4(v4) = v4 else {
-        panic!("{v4} is not IPv4")
-    };
-    format!("fd10:32::{:x}", v4.octets()[3])
-        .parse()
-        .unwrap_or_else(|e| panic!("{e}"))
+    mirror::address(v4).unwrap_or_else(|| panic!("{v4} has no twin"))
+}
+
+fn seconds(seconds: i64) -> k8s_openapi::apimachinery::pkg::apis::meta::v1::Time {
+    let time = k8s_openapi::jiff::Timestamp::from_second(seconds);
+    k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(time.unwrap_or_else(|e| panic!("{e}")))
 }
 
 #[derive(Deserialize, Default)]
@@ -200,10 +246,6 @@ fn pod(name: &str, settings: &str) -> core::Pod {
     let labels = settings
         .labels
         .unwrap_or_else(|| BTreeMap::from([("pod".to_owned(), key.name.to_string())]));
-    let seconds = |seconds| {
-        let time = k8s_openapi::jiff::Timestamp::from_second(seconds);
-        k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(time.unwrap_or_else(|e| panic!("{e}")))
-    };
     let container = |ports| core::Container {
         ports: Some(ports),
         ..core::Container::default()
@@ -249,30 +291,55 @@ fn serving() -> Vec<core::ContainerPort> {
         .to_vec()
 }
 
-pub(super) fn expectation(line: &'static str, cluster: &Cluster) -> Expectation {
+/// A line as a packet; `None`: in the other family there is no such packet.
+pub(super) fn expectation(
+    line: &'static str,
+    cluster: &Cluster,
+    mirrored: bool,
+) -> Option<Expectation> {
     let bad = |what: &str| -> ! { panic!("packet line {line:?}: {what}") };
     let words: Vec<&str> = line.split_whitespace().collect();
     let [source, "->", destination, payload, options @ .., verdict] = words.as_slice() else {
         bad("is not `SOURCE -> DESTINATION PAYLOAD [OPTIONS] VERDICT`")
     };
-    let v6 = options.contains(&"v6");
-    let state = if options.contains(&"established") {
-        State::Established
-    } else if options.contains(&"related") {
-        State::Related
-    } else if options.contains(&"invalid") {
-        State::Invalid
-    } else {
-        State::New
-    };
+    let (mut v6, mut closed, mut source_port, mut state) = (false, false, 40_000, State::New);
+    for option in options {
+        match *option {
+            "v6" => v6 = true,
+            "closed" => closed = true,
+            "established" => state = State::Established,
+            "related" => state = State::Related,
+            "invalid" => state = State::Invalid,
+            other => {
+                let port = other
+                    .strip_prefix("from/")
+                    .and_then(|port| port.parse().ok());
+                source_port = port.unwrap_or_else(|| bad("has an unknown option"));
+            }
+        }
+    }
     let (destination, receiver) = match destination.split_once('@') {
         Some((group, receiver)) => (group, Some(host_ifname(receiver))),
         None => (*destination, None),
     };
+    let end = |name| {
+        let address = end(name, v6, cluster);
+        if address.is_ipv6() != v6 {
+            bad("has an address of the other family");
+        }
+        match mirrored {
+            true => mirror::address(address),
+            false => Some(address),
+        }
+    };
+    let payload = read_payload(payload, v6).unwrap_or_else(|| bad("has an unknown payload"));
     let packet = Packet {
-        source: end(source, v6, cluster),
-        destination: end(destination, v6, cluster),
-        payload: read_payload(payload, v6).unwrap_or_else(|| bad("has an unknown payload")),
+        source: end(source)?,
+        destination: end(destination)?,
+        payload: match mirrored {
+            true => mirror::payload(payload, !v6)?,
+            false => payload,
+        },
         state,
         path: match (*source, destination) {
             ("node", _) => Path::Output,
@@ -285,34 +352,33 @@ pub(super) fn expectation(line: &'static str, cluster: &Cluster) -> Expectation 
         "deny" => false,
         _ => bad("ends neither in allow nor deny"),
     };
-    Expectation {
+    Some(Expectation {
         line,
+        mirrored,
         packet,
+        source_port,
         allowed,
-    }
+        closed,
+        up_to_date: true,
+    })
 }
 
+/// An end in the family that the line is written in.
 fn end(name: &str, v6: bool, cluster: &Cluster) -> IpAddr {
-    let text = match (name, v6) {
-        ("node", false) => "10.32.0.1",
-        ("node", true) => "fd10:32::1",
-        ("node2", false) => "10.32.0.65",
-        ("node2", true) => "fd10:32::41",
-        ("outside", false) => "203.0.113.10",
-        ("outside", true) => "2001:db8::10",
-        (name, _) if !name.contains('/') => name,
-        (name, _) => {
-            let staged = LOCAL
-                .iter()
-                .chain(&REMOTE)
-                .find(|(staged, _)| *staged == name);
+    let text = match name {
+        "node" => "10.32.0.1",
+        "node2" => "10.32.0.65",
+        "outside" => "203.0.113.10",
+        name if !name.contains('/') => {
+            return name.parse().unwrap_or_else(|e| panic!("{name}: {e}"));
+        }
+        name => {
+            let mut staged = LOCAL.iter().chain(&REMOTE);
+            let staged = staged.find(|(staged, _)| *staged == name);
             let attached = || {
                 let of = |e: &&Endpoint| e.pod == key(name);
-                cluster
-                    .endpoints
-                    .values()
-                    .find(of)
-                    .and_then(|e| e.addresses.first().copied())
+                let endpoint = cluster.endpoints.values().find(of)?;
+                endpoint.addresses.first().copied()
             };
             let v4 = staged
                 .map(|(_, byte)| IpAddr::from([10, 32, 0, *byte]))
@@ -321,7 +387,8 @@ fn end(name: &str, v6: bool, cluster: &Cluster) -> IpAddr {
             return if v6 { twin(v4) } else { v4 };
         }
     };
-    text.parse().unwrap_or_else(|e| panic!("{text}: {e}"))
+    let v4 = text.parse().unwrap_or_else(|e| panic!("{text}: {e}"));
+    if v6 { twin(v4) } else { v4 }
 }
 
 fn read_payload(text: &str, v6: bool) -> Option<Payload> {

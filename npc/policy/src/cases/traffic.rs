@@ -21,6 +21,17 @@ pub(super) const CASES: &[Case] = &[
         ],
     },
     Case {
+        number: 54,
+        clause: "a UDP answer passes while conntrack knows the question, and not after",
+        steps: &[
+            Policy("x/p", DENY_ALL),
+            Packets(
+                "outside -> x/a udp/40000 from/53 established allow
+                 outside -> x/a udp/40000 from/53 deny",
+            ),
+        ],
+    },
+    Case {
         number: 55,
         clause: "after a stricter policy new flows are denied at once",
         steps: &[
@@ -69,7 +80,6 @@ pub(super) const CASES: &[Case] = &[
             Policy("x/p", DENY_ALL),
             Packets(
                 "node -> x/a tcp/80 allow
-                 node -> x/a tcp/80 v6 allow
                  node -> x/a icmp allow
                  node2 -> x/a tcp/80 deny",
             ),
@@ -96,7 +106,8 @@ pub(super) const CASES: &[Case] = &[
                 "x/a -> node tcp/10250 deny
                  x/b -> node tcp/10250 allow
                  y/a -> node tcp/10250 allow
-                 y/a -> node tcp/10250 v6 deny",
+                 y/a -> node tcp/10250 v6 deny
+                 x/a -> x/b tcp/80 allow",
             ),
         ],
     },
@@ -107,7 +118,7 @@ pub(super) const CASES: &[Case] = &[
             Policy("x/p", DENY_ALL),
             Packets(
                 "x/a -> x/a tcp/80 allow
-                 x/a -> x/a udp/80 v6 allow
+                 x/a -> x/a udp/80 allow
                  x/a -> x/b tcp/80 deny",
             ),
         ],
@@ -131,7 +142,10 @@ pub(super) const CASES: &[Case] = &[
         clause: "port-forward, exec and logs keep working: they come from the pod's node",
         steps: &[
             Policy("x/p", DENY_ALL),
-            Packets("node -> x/a tcp/9376 allow"),
+            Packets(
+                "node -> x/a tcp/9376 allow
+                 node2 -> x/a tcp/9376 deny",
+            ),
         ],
     },
     Case {

@@ -5,64 +5,6 @@ use weft_testkit::builders::{
 
 use super::*;
 use crate::cases::{self, Cluster};
-use crate::evaluate;
-
-#[test]
-fn every_case_holds_for_the_evaluator() {
-    let mut failures = Vec::new();
-    let mut packets = 0;
-    for case in cases::all() {
-        case.play(|index, _, expectation| {
-            packets += 1;
-            let verdict = evaluate(&index.model(), &expectation.packet);
-            if verdict.is_allowed() != expectation.allowed {
-                let cases::Case { number, clause, .. } = case;
-                failures.push(format!(
-                    "{number} {clause}\n    {}\n    {verdict}",
-                    expectation.line
-                ));
-            }
-        });
-    }
-    assert!(failures.is_empty(), "{}", failures.join("\n"));
-    assert!(packets > 250, "the table has only {packets} packets");
-}
-
-#[test]
-fn a_case_fails_when_its_policy_is_missing() {
-    let mut denied = 0;
-    for case in cases::all() {
-        case.play(|_, cluster, expectation| {
-            let open = Cluster {
-                policies: BTreeMap::new(),
-                ..cluster.clone()
-            };
-            let verdict = evaluate(&open.index().model(), &expectation.packet);
-            denied += usize::from(!expectation.allowed && verdict.is_allowed());
-        });
-    }
-    assert!(
-        denied > 100,
-        "only {denied} denials of the table depend on a policy"
-    );
-}
-
-#[test]
-fn events_and_a_fresh_list_give_the_same_model() {
-    for case in cases::all() {
-        case.play(|index, cluster, expectation| {
-            // A pod deleted by force is remembered by its endpoint, which a fresh start cannot know.
-            if index.lingering_pods().next().is_none() {
-                assert_eq!(
-                    index.model(),
-                    cluster.index().model(),
-                    "{}",
-                    expectation.line
-                );
-            }
-        });
-    }
-}
 
 #[test]
 fn problems_name_the_field() {
