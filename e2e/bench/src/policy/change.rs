@@ -20,6 +20,8 @@ use crate::{
 pub(crate) const EVERY: Duration = Duration::from_millis(2);
 /// How long an attempt waits: less, and more than a reset takes.
 pub(crate) const ANSWER: Duration = Duration::from_millis(1);
+/// Milliseconds that no latency is said to be below.
+const RESOLUTION: f64 = 0.1;
 /// A change is in force when so many attempts in a row say so.
 const SETTLED: usize = 12;
 /// No change takes so long.
@@ -55,7 +57,9 @@ impl Times {
                 self.opened.extend(first.map(|first| since(first.at)));
             } else {
                 let last = made.iter().rev().find(|attempt| attempt.passed);
-                self.closed.push(last.map_or(0.0, |last| since(last.at)));
+                // None after the write: less than can be told apart.
+                self.closed
+                    .push(last.map_or(0.0, |last| since(last.at)).max(RESOLUTION));
             }
         }
         Ok(())

@@ -27,6 +27,7 @@ use super::{
     space::Space,
     stage::Stage,
 };
+use crate::sample::median;
 
 /// Connections between two looks at the clock.
 const BURST: u32 = 20;
@@ -54,30 +55,38 @@ pub(crate) fn arrives(to: SocketAddr, patience: Duration) -> bool {
     }
 }
 
-/// Nanoseconds per new connection, mean over `length`.
+/// Nanoseconds of one `work`: the median of short bursts, so that what interrupts a burst (another
+/// process, a timer) counts no more than any other.
+fn typical(length: Duration, mut work: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<f64> {
+    let start = Instant::now();
+    let mut bursts = Vec::new();
+    while start.elapsed() < length || bursts.len() < 5 {
+        let burst = Instant::now();
+        for _ in 0..BURST {
+            work()?;
+        }
+        bursts.push(burst.elapsed().as_secs_f64() * 1e9 / f64::from(BURST));
+    }
+    Ok(median(&bursts))
+}
+
+/// Nanoseconds per new connection, over `length`.
 pub(crate) fn connection_cost(client: &Space, length: Duration) -> anyhow::Result<f64> {
     client.run(move || {
         // A thread of its own: others of the namespace run wherever they like.
         std::thread::spawn(move || -> anyhow::Result<f64> {
             pin()?;
-            let (start, mut done) = (Instant::now(), 0_u32);
-            while start.elapsed() < length {
-                for _ in 0..BURST {
-                    match TcpStream::connect(at(ALLOWED)) {
-                        Err(error) if error.kind() == ErrorKind::ConnectionRefused => {}
-                        other => bail!("a connection should be refused by the pod: {other:?}"),
-                    }
-                }
-                done += BURST;
-            }
-            Ok(start.elapsed().as_secs_f64() * 1e9 / f64::from(done))
+            typical(length, || match TcpStream::connect(at(ALLOWED)) {
+                Err(error) if error.kind() == ErrorKind::ConnectionRefused => Ok(()),
+                other => bail!("a connection should be refused by the pod: {other:?}"),
+            })
         })
         .join()
         .map_err(|_| anyhow::anyhow!("the measuring thread panicked"))?
     })?
 }
 
-/// Nanoseconds per round trip of a byte over an established connection, mean over `length`. Both
+/// Nanoseconds per round trip of a byte over an established connection, over `length`. Both
 /// ends are in one thread, so no wake-up is in it.
 pub(crate) fn round_trip_cost(stage: &Stage, length: Duration) -> anyhow::Result<f64> {
     let listener = stage
@@ -95,18 +104,13 @@ pub(crate) fn round_trip_cost(stage: &Stage, length: Duration) -> anyhow::Result
             end.set_nodelay(true)?;
             end.set_read_timeout(Some(Duration::from_secs(1)))?;
         }
-        let (start, mut done) = (Instant::now(), 0_u32);
         let mut byte = [0];
-        while start.elapsed() < length {
-            for _ in 0..BURST {
-                ours.write_all(&[1])?;
-                theirs.read_exact(&mut byte)?;
-                theirs.write_all(&[1])?;
-                ours.read_exact(&mut byte)?;
-            }
-            done += BURST;
-        }
-        Ok(start.elapsed().as_secs_f64() * 1e9 / f64::from(done))
+        typical(length, || {
+            ours.write_all(&[1])?;
+            theirs.read_exact(&mut byte)?;
+            theirs.write_all(&[1])?;
+            Ok(ours.read_exact(&mut byte)?)
+        })
     });
     measured
         .join()

@@ -1,7 +1,7 @@
 //! Where packets run: a node with the bridge `weave`, the measured pod, and a pod of another node
 //! behind `vethwe-bridge`. Bridged frames go through FORWARD of the node, as in the pod network.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 
@@ -67,10 +67,14 @@ impl Stage {
                 space.sh(&format!("ip addr add {address}/12 dev eth0"))?;
             }
         }
-        ensure!(
-            stage.arrives(FORBIDDEN)?,
-            "the control failed: without rules no packet arrives"
-        );
+        // The bridge takes up a port some time after it is told to.
+        let start = Instant::now();
+        while !stage.arrives(FORBIDDEN)? {
+            ensure!(
+                start.elapsed() < Duration::from_secs(10),
+                "the control failed: without rules no packet arrives"
+            );
+        }
         Ok(stage)
     }
 
