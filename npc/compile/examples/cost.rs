@@ -11,10 +11,7 @@ use std::{
 use k8s_openapi::{
     api::networking::v1::NetworkPolicyPort, apimachinery::pkg::util::intstr::IntOrString,
 };
-use weft_netfilter::{
-    nft,
-    plan::{Observed, diff},
-};
+use weft_netfilter::plan::{Observed, diff};
 use weft_policy::{Endpoint, EndpointId, Index, ObjectKey};
 use weft_policy_compile::{NodeView, compile};
 use weft_testkit::builders::{make_namespace, make_network_policy, make_pod, namespaces, pods};
@@ -46,20 +43,6 @@ fn main() {
         diff(&Observed::default(), &ruleset)
             .expect("a plan")
             .to_string()
-    });
-    let owned = nft::Owned::new("weft", "weft-npc");
-    best("check", || ruleset.check().expect("a ruleset"));
-    best("lower to nftables", || {
-        nft::lower(&ruleset).expect("tables")
-    });
-    let tables = nft::lower(&ruleset).expect("tables");
-    let same = nft::Observed::Written(tables.clone());
-    best("difference of equals in nftables", || {
-        nft::diff(&owned, &same, &tables)
-    });
-    let nothing = nft::Observed::Written(nft::Tables::default());
-    best("difference to nothing in nftables", || {
-        nft::diff(&owned, &nothing, &tables)
     });
 }
 
