@@ -114,8 +114,8 @@ pub(crate) struct Arguments {
     /// Rounds of the cost of packets.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// Changes of a policy, each to open and back.
-    #[arg(long, default_value_t = 100)]
+    /// Changes of a policy, each to open and back; fewer where they take long.
+    #[arg(long, default_value_t = 60)]
     changes: usize,
     /// Fewer rounds and smaller sizes, in two minutes.
     #[arg(long)]
@@ -160,12 +160,13 @@ impl Plan {
             rounds: arguments.rounds,
             sample: cost::SAMPLE,
             changes: arguments.changes,
-            busy: Duration::from_secs(10),
+            busy: Duration::from_secs(6),
         };
         if arguments.quick {
             let upto =
                 |sizes: &[usize], most| sizes.iter().copied().filter(|n| *n <= most).collect();
             return Self {
+                rules: upto(&plan.rules, 1000),
                 loads: upto(&plan.loads, 500),
                 policies: upto(&plan.policies, 1000),
                 remotes: plan.remotes.min(600),

@@ -114,7 +114,7 @@ pub(crate) fn measure(lab: &Lab, changes: usize) -> anyhow::Result<Vec<Row>> {
             "lab",
             &times,
             &Times::default(),
-            Some(budget(policies)),
+            budget(policies),
         ));
     }
     Ok(all)
