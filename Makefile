@@ -5,11 +5,12 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down test test-unit test-netns test-lab e2e conformance bench image install \
+.PHONY: help demo demo-down test test-unit test-netns test-lab e2e conformance bench bench-policy image install \
         lab-up lab-down lint fmt gen gen-check clean tools
 
 NODES ?= 3
 LAB ?=
+BENCH ?=
 CARGO ?= cargo
 XTASK := $(CARGO) xtask
 
@@ -42,6 +43,9 @@ conformance: tools ## NetworkPolicy suite of upstream Kubernetes against the lab
 
 bench: tools ## Speed and footprint on the lab, as ratios with a noise control
 	$(XTASK) bench
+
+bench-policy: tools ## What policies cost and how soon they are in force (root; BENCH="--quick", "--lab")
+	$(XTASK) bench-policy -- $(BENCH)
 
 image: tools ## One OCI image, made offline: target/image/weft.tar
 	$(XTASK) image

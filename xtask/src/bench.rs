@@ -1,11 +1,12 @@
-//! `cargo xtask bench`: starts `weft-bench`, which measures; this file only finds its inputs.
+//! `cargo xtask bench` and `bench-policy`: start `weft-bench`, which measures; this file only finds
+//! its inputs.
 
 use anyhow::{Result, ensure};
 
 use crate::{
     cluster,
     command::{at, command, run},
-    image::Arch,
+    image::{self, Arch},
     install, lab, packages,
 };
 
@@ -27,7 +28,25 @@ pub(crate) fn run_on_lab(arguments: &[String]) -> Result<()> {
         probe.display()
     );
     let plugins = plugins.to_string_lossy();
-    // A release build: the CNI measurement runs inside this program.
+    weft_bench(&["run", "--plugins", &plugins], arguments)
+}
+
+/// Measures policies in namespaces of its own; with `--lab` also in the lab that is up.
+///
+/// # Errors
+/// A build or a measurement failed.
+pub(crate) fn run_policy(arguments: &[String]) -> Result<()> {
+    packages::install(
+        "bench-policy",
+        &["iptables", "ipset", "nftables", "conntrack", "iproute2"],
+    )?;
+    let programs = image::compile(Arch::host(), &["weft-npc"])?;
+    let npc = programs.join("weft-npc");
+    weft_bench(&["policy", "--npc", &npc.to_string_lossy()], arguments)
+}
+
+/// A release build: what is measured runs inside this program, or against its clock.
+fn weft_bench(own: &[&str], arguments: &[String]) -> Result<()> {
     let mut line = vec![
         "run",
         "--release",
@@ -36,10 +55,8 @@ pub(crate) fn run_on_lab(arguments: &[String]) -> Result<()> {
         "--package",
         "weft-bench",
         "--",
-        "run",
-        "--plugins",
-        &plugins,
     ];
+    line.extend(own);
     line.extend(arguments.iter().map(String::as_str));
     run(command("cargo", &line))
 }

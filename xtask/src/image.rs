@@ -140,9 +140,24 @@ struct Placed {
 }
 
 fn binaries(arch: Arch) -> Result<Vec<Placed>> {
+    let directory = compile(arch, &BINARIES.map(|(package, _)| package))?;
+    Ok(BINARIES
+        .iter()
+        .map(|(name, place)| Placed {
+            source: directory.join(name),
+            directory: place,
+        })
+        .collect())
+}
+
+/// Builds programs as they are in the image. Gives the directory that their programs are in.
+///
+/// # Errors
+/// The build failed.
+pub(crate) fn compile(arch: Arch, crates: &[&str]) -> Result<PathBuf> {
     let target = arch.rust_target();
     let mut arguments = vec!["build", "--locked", "--release", "--target", target];
-    for (package, _) in BINARIES {
+    for package in crates {
         arguments.extend(["--package", package]);
     }
     let mut build = command("cargo", &arguments);
@@ -165,13 +180,7 @@ fn binaries(arch: Arch) -> Result<Vec<Placed>> {
         arch.name()
     );
     run(build)?;
-    Ok(BINARIES
-        .iter()
-        .map(|(name, directory)| Placed {
-            source: at(&format!("target/{target}/release/{name}")),
-            directory,
-        })
-        .collect())
+    Ok(at(&format!("target/{target}/release")))
 }
 
 fn plugins(arch: Arch) -> Result<Vec<Placed>> {

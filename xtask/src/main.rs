@@ -47,6 +47,13 @@ enum Task {
         #[arg(last = true)]
         arguments: Vec<String>,
     },
+    /// What policies cost and how soon they are in force, in network namespaces of its own (root):
+    /// target/reports/bench-policy.json.
+    BenchPolicy {
+        /// Further arguments of `weft-bench policy` (`--quick`, `--lab`, `--backends nftables`).
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
     /// NetworkPolicy suite of upstream Kubernetes against the lab: target/reports/conformance.
     Conformance {
         /// How npc shall be set up, one run each; it is put back afterwards. `disabled` shows that
@@ -106,6 +113,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Demo => demo::up(),
         Task::DemoDown => demo::down(),
         Task::Bench { arguments } => bench::run_on_lab(&arguments),
+        Task::BenchPolicy { arguments } => bench::run_policy(&arguments),
         Task::Conformance { policy, arguments } => conformance::run(&policy, &arguments),
         Task::Image { arch } => image::build(arch).map(drop),
         Task::Install => install::run_in_lab(&image::build(image::Arch::host())?),

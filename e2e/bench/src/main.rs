@@ -1,4 +1,5 @@
-//! `make bench`: what weft costs, as ratios taken in one run on the lab.
+//! `make bench`: what weft costs, as ratios taken in one run on the lab. `make bench-policy`: what
+//! its policies cost, in namespaces without a lab ([`policy`]).
 //!
 //! Every figure is paired: the thing measured and what it is compared with run in turn within one
 //! round (A B C C B A), and the ratio is formed inside the round. A control pair (the same thing
@@ -14,13 +15,13 @@
 mod cni;
 mod dataplane;
 mod node;
+mod policy;
 mod report;
 mod rss;
 mod sample;
 
 use std::path::PathBuf;
 
-use anyhow::Context;
 use clap::{Parser, Subcommand};
 
 /// Paired measurements on a running lab with weft installed.
@@ -35,14 +36,28 @@ struct Arguments {
 enum Command {
     /// Run every measurement and write the report.
     Run(Run),
+    /// Measure policies and write the report.
+    Policy(Policy),
+    /// Try to connect for ever (started by `policy`).
+    #[command(hide = true)]
+    Attempting(policy::Attempting),
     /// Time CNI plugins from inside a node (started by `run`).
     #[command(hide = true)]
     Cni(cni::InNode),
 }
 
-/// Where things are.
+/// What to measure of policies.
 #[derive(clap::Args)]
-struct Run {
+struct Policy {
+    #[command(flatten)]
+    arguments: policy::Arguments,
+    #[command(flatten)]
+    lab: Where,
+}
+
+/// How to reach the lab.
+#[derive(clap::Args)]
+struct Where {
     /// The program that enters a node: `<xtask> lab enter NODE -- CMD`.
     #[arg(long, default_value = "target/debug/xtask")]
     xtask: PathBuf,
@@ -52,6 +67,19 @@ struct Run {
     /// Administrator's kubeconfig.
     #[arg(long, default_value = "target/lab/admin.kubeconfig")]
     kubeconfig: PathBuf,
+}
+
+impl Where {
+    fn lab(&self) -> anyhow::Result<node::Lab> {
+        node::Lab::new(&self.xtask, &self.kubectl, &self.kubeconfig)
+    }
+}
+
+/// Where things are.
+#[derive(clap::Args)]
+struct Run {
+    #[command(flatten)]
+    lab: Where,
     /// weft-probe for this machine.
     #[arg(
         long,
@@ -78,8 +106,10 @@ struct Run {
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Cni(arguments) => cni::in_node(&arguments),
+        Command::Policy(policy) => policy::run(&policy.arguments, || policy.lab.lab()),
+        Command::Attempting(arguments) => policy::attempting(&arguments),
         Command::Run(run) => {
-            let lab = node::Lab::new(&run.xtask, &run.kubectl, &run.kubeconfig)?;
+            let lab = run.lab.lab()?;
             let mut rows = Vec::new();
             println!("[1/3] data plane: pod to pod across nodes, host to host, VXLAN floor");
             rows.extend(dataplane::measure(
@@ -93,12 +123,7 @@ fn main() -> anyhow::Result<()> {
             println!("[3/3] resident memory");
             rows.extend(rss::measure()?);
             report::print(&rows);
-            std::fs::create_dir_all(&run.reports)?;
-            let path = run.reports.join("bench.json");
-            std::fs::write(&path, serde_json::to_vec_pretty(&rows)?)
-                .with_context(|| format!("cannot write {}", path.display()))?;
-            println!("written to {}", path.display());
-            Ok(())
+            report::write(&rows, &run.reports.join("bench.json"))
         }
     }
 }

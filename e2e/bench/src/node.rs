@@ -69,6 +69,22 @@ impl Lab {
         output(&mut command, &format!("kubectl {}", arguments.join(" ")))
     }
 
+    /// Starts kubectl and lets it run.
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "driving programs is what a benchmark does"
+    )]
+    pub(crate) fn kubectl_start(&self, arguments: &[&str]) -> anyhow::Result<Running> {
+        let child = Command::new(&self.kubectl)
+            .env("KUBECONFIG", &self.kubeconfig)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .with_context(|| format!("cannot start: kubectl {}", arguments.join(" ")))?;
+        Ok(Running(child))
+    }
+
     /// Runs kubectl with `input` on its standard input.
     #[allow(
         clippy::disallowed_methods,

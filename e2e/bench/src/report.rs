@@ -1,5 +1,8 @@
-//! Rows of `target/reports/bench.json`, and the table.
+//! Rows of `target/reports/bench.json` and `bench-policy.json`, and the table.
 
+use std::path::Path;
+
+use anyhow::Context as _;
 use serde::Serialize;
 
 use crate::sample::Spread;
@@ -21,7 +24,7 @@ pub(crate) enum Budget {
 pub(crate) struct Row {
     /// What was measured against what.
     pub(crate) name: String,
-    /// Underlay profile.
+    /// Where: profile of the underlay, backend of npc, or the lab.
     pub(crate) profile: String,
     /// Median of our figure, in the unit that `name` tells.
     pub(crate) ours: f64,
@@ -67,8 +70,13 @@ impl Row {
 
 /// Prints the table.
 pub(crate) fn print(rows: &[Row]) {
+    let widest = |text: fn(&Row) -> &str, least: usize| {
+        let widths = rows.iter().map(|row| text(row).len());
+        widths.max().unwrap_or_default().max(least)
+    };
+    let (name, profile) = (widest(|row| &row.name, 4), widest(|row| &row.profile, 5));
     println!(
-        "\n{:<58} {:<6} {:>9} {:>9}  {:>20}  {:>20}  {:>8}  holds",
+        "\n{:<name$} {:<profile$} {:>9} {:>9}  {:>20}  {:>20}  {:>8}  holds",
         "name", "prof.", "ours", "other", "ratio min/med/max", "noise min/med/max", "budget"
     );
     for row in rows {
@@ -84,7 +92,7 @@ pub(crate) fn print(rows: &[Row]) {
             None => "-",
         };
         println!(
-            "{:<58} {:<6} {:>9.3} {:>9.3}  {:>20}  {:>20}  {:>8}  {holds}",
+            "{:<name$} {:<profile$} {:>9.3} {:>9.3}  {:>20}  {:>20}  {:>8}  {holds}",
             row.name,
             row.profile,
             row.ours,
@@ -94,6 +102,17 @@ pub(crate) fn print(rows: &[Row]) {
             budget,
         );
     }
+}
+
+/// Writes the report.
+pub(crate) fn write(rows: &[Row], path: &Path) -> anyhow::Result<()> {
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory)?;
+    }
+    std::fs::write(path, serde_json::to_vec_pretty(rows)?)
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    println!("written to {}", path.display());
+    Ok(())
 }
 
 #[cfg(test)]
