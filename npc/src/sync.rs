@@ -29,6 +29,7 @@ use crate::{
     events::Announcer,
     kernel,
     metrics::Metrics,
+    pace::Pace,
     state::{Snapshot, State},
 };
 
@@ -124,6 +125,7 @@ impl<B: Backend> Sync<B> {
         // Also what changed before we began to watch.
         changed.mark_changed();
         let mut retry: Option<Duration> = None;
+        let mut pace = Pace::default();
         loop {
             heartbeat.beat();
             let mut look = false;
@@ -136,7 +138,7 @@ impl<B: Backend> Sync<B> {
                     // What comes together is done together.
                     if !state.urgent() {
                         tokio::select! {
-                            () = sleep(DEBOUNCE) => {}
+                            () = sleep(DEBOUNCE.max(pace.wait(Instant::now()))) => {}
                             () = urgent(&state) => {}
                         }
                     }
@@ -163,11 +165,13 @@ impl<B: Backend> Sync<B> {
                 continue;
             }
             self.health.ready("lists");
+            let started = Instant::now();
             let result = if look {
                 self.verify().await
             } else {
                 self.sync().await
             };
+            pace.spent(Instant::now(), started.elapsed());
             retry = match result {
                 Ok(()) => {
                     backoff.reset();
@@ -247,7 +251,7 @@ impl<B: Backend> Sync<B> {
 
     fn report(&self, compiled: &Compiled, done: &Done) {
         let Compiled { model, ruleset, .. } = compiled;
-        self.metrics.size(model.policies.len(), ruleset);
+        self.metrics.size(model, ruleset);
         self.announcer.problems(model);
         if done.changed() {
             tracing::trace!(

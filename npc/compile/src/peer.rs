@@ -124,7 +124,8 @@ fn peer_set(builder: &mut Builder<'_>, selector: &PeerSelector) -> SetName {
         .names
         .set("p", &readable, &format!("{selector:?}"), family);
     let model = builder.model;
-    let members = model.peers.get(selector).into_iter().flatten();
+    let members = model.peers.get(selector);
+    let members = members.into_iter().flat_map(|members| members.iter());
     builder.set(
         &set,
         SetKind::Addr,
