@@ -310,4 +310,6 @@ async fn urgent(state: &State) {
 }
 
 #[cfg(test)]
+mod storm;
+#[cfg(test)]
 mod tests;
