@@ -1,6 +1,9 @@
 //! What a sync costs before the kernel is asked: `cargo run --release -p weft-policy-compile
-//! --example cost [LOCAL PODS] [PODS] [POLICIES]`. Prints the best of ten in milliseconds.
+//! --example cost [LOCAL PODS] [PODS] [POLICIES]`. Prints the best of ten in milliseconds; then what
+//! policies that are meant to hurt cost beside these.
 #![allow(clippy::print_stdout, reason = "the figures are its output")]
+
+mod hostile;
 
 use std::{
     collections::BTreeSet,
@@ -61,6 +64,7 @@ fn main() {
             .expect("a plan")
             .to_string()
     });
+    hostile::print(&mut index, &view);
 }
 
 fn best<T>(what: &str, mut work: impl FnMut() -> T) {
