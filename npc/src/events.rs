@@ -179,3 +179,47 @@ pub(crate) async fn publish(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use weft_policy::ObjectKey;
+
+    use super::*;
+
+    #[test]
+    fn a_problem_and_a_limit_that_is_near_are_told_once_and_again_after_they_were_solved() {
+        let (announcer, mut queue) = Announcer::new("n1", Arc::new(State::new("n1")));
+        let problem = |field: &str| Problem {
+            policy: ObjectKey::new("x", "p"),
+            field: field.to_owned(),
+            message: "is odd".to_owned(),
+        };
+        let model = PolicyModel {
+            problems: [problem("spec.ingress")].into(),
+            warnings: [problem("spec.egress")].into(),
+            ..PolicyModel::default()
+        };
+        let mut told = |model: &PolicyModel| {
+            announcer.problems(model);
+            let notices = std::iter::from_fn(|| queue.try_recv().ok());
+            notices
+                .map(|notice| (notice.reason, notice.note))
+                .collect::<Vec<_>>()
+        };
+        let all = [
+            (
+                "PolicyProblem",
+                "spec.ingress: is odd (its pods on node n1 allow nothing by this part)",
+            ),
+            (
+                "PolicyNearLimit",
+                "spec.egress: is odd (it is still enforced on node n1)",
+            ),
+        ];
+        let all = all.map(|(reason, note)| (reason, note.to_owned()));
+        assert_eq!(told(&model), all);
+        assert_eq!(told(&model), []);
+        assert_eq!(told(&PolicyModel::default()), []);
+        assert_eq!(told(&model), all);
+    }
+}

@@ -147,11 +147,10 @@ fn one(index: &mut Index, view: &NodeView, what: &str, policy: Option<&networkin
         timed(|| plan::diff(&plan::Observed::default(), &ruleset).map(|plan| plan.to_string()));
     let mut best = [Duration::MAX; 3];
     for turn in 0..6 {
-        let app = format!("app-{}", turn % 2);
-        let pod = make_pod("team-1", "pod-changing")
-            .label("app", &app)
+        let pod = make_pod("team-1", "changing")
+            .label("app", "app-0")
             .node("n2");
-        index.apply_pod(&pod.address("10.48.0.2").build());
+        index.apply_pod(&pod.address(&format!("10.48.1.{turn}")).build());
         let (model, modelled) = timed(|| index.refresh());
         let (ruleset, compiled) = timed(|| compile(&model, view));
         let (_, lowered) = timed(|| nft::lower(&ruleset));
