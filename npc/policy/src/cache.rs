@@ -20,6 +20,9 @@ use std::sync::Arc;
 
 pub(crate) use named::NamedKey;
 
+use settle::Settled;
+
+use crate::limit;
 use crate::objects::Objects;
 use crate::parse::PolicySpec;
 use crate::template::Template;
@@ -31,6 +34,8 @@ pub(crate) struct Cache {
     selections: BTreeMap<(Arc<str>, Labels), Selection>,
     active: BTreeMap<ObjectKey, Active>,
     sets: Sets,
+    /// The pods of this node, as named ports of policies depend on them.
+    locals: Vec<(Arc<Template>, BTreeSet<IpAddr>)>,
     /// Addresses that may have changed hands, and whose they were.
     moved: BTreeMap<IpAddr, Option<Arc<Template>>>,
     /// Namespaces that changed, and their labels before; `None`: it was not there.
@@ -55,6 +60,10 @@ struct Active {
     /// The sets it needs, and whether its rules look them up (else they were only counted).
     peers: Vec<(Arc<PeerSelector>, bool)>,
     named: Vec<Arc<NamedKey>>,
+    /// Addresses that were counted, in the direction that has more.
+    addresses: usize,
+    /// So many may have come since; [`usize::MAX`]: not followed.
+    since: usize,
 }
 
 /// Resolved selectors.
@@ -75,7 +84,7 @@ struct Entry<T> {
 
 /// A pod of this node, and what selects it.
 struct Local<'a> {
-    template: &'a Template,
+    template: &'a Arc<Template>,
     addresses: BTreeSet<IpAddr>,
     selection: &'a Selection,
 }
@@ -112,7 +121,7 @@ impl Cache {
 
     /// The model of the objects. All that was changed in them has been told to this cache.
     pub(crate) fn model(&mut self, objects: &Objects<'_>) -> PolicyModel {
-        self.settle(objects);
+        let settled = self.settle(objects);
         let subjects = objects.subjects();
         let selector_of =
             |template: &Template| (Arc::clone(&template.namespace), template.labels.clone());
@@ -144,16 +153,25 @@ impl Cache {
             model.subjects.insert(key, subject);
         }
 
+        let shared = |local: &Local<'_>| (Arc::clone(local.template), local.addresses.clone());
+        let shared: Vec<_> = locals.iter().map(shared).collect();
+        let named_changed = settled.named || self.locals != shared;
+        self.locals = shared;
         let at_most = objects.addresses_at_most();
         let mut active = BTreeMap::new();
         for key in selected {
             let Some(spec) = objects.policies.get(key) else {
                 continue;
             };
-            let before = self.active.remove(key);
-            let fits = |before: &Active| Arc::ptr_eq(&before.spec, spec) && spec.is_steady(at_most);
+            let mut before = self.active.remove(key);
+            let fits = |before: &mut Active| {
+                Arc::ptr_eq(&before.spec, spec)
+                    && !(named_changed && spec.has_named_ports)
+                    && before.stays(at_most, settled)
+            };
+            let fits = before.as_mut().is_some_and(fits);
             let now = match before {
-                Some(before) if fits(&before) => before,
+                Some(before) if fits => before,
                 before => {
                     let mut now = self.sets.activate(spec, objects, &locals);
                     if let Some(before) = before {
@@ -184,6 +202,20 @@ impl Cache {
             .map(|(selector, entry)| (Arc::clone(selector), Arc::clone(&entry.members)))
             .collect();
         model
+    }
+}
+
+impl Active {
+    /// Whether what was resolved still holds, if its named ports do: nothing was near a limit, and
+    /// nothing can be now. `at_most`: addresses that a selector can name.
+    fn stays(&mut self, at_most: usize, settled: Settled) -> bool {
+        let near = limit::near(limit::MAX_ADDRESSES);
+        let selectors = self.spec.selectors;
+        let moved = settled.moves.map(|moves| moves.saturating_mul(selectors));
+        self.since = moved.map_or(usize::MAX, |moved| self.since.saturating_add(moved));
+        let is_far = self.addresses.saturating_add(self.since) <= near;
+        let is_small = !self.spec.has_named_ports && selectors.saturating_mul(at_most) <= near;
+        self.problems.is_empty() && self.warnings.is_empty() && (is_far || is_small)
     }
 }
 

@@ -10,7 +10,12 @@ use crate::{ObjectKey, Problem};
 pub const MAX_ADDRESSES: usize = 1 << 19;
 
 /// Peers, excepts and ports that one direction of a policy may have in all its rules together.
-pub const MAX_TERMS: usize = 1 << 16;
+/// Each is a rule of the kernel or an element; selectors, named ports and CIDRs with excepts are
+/// sets, and count [`TERMS_OF_SET`] times.
+pub const MAX_TERMS: usize = 1 << 15;
+
+/// What needs a set costs about as much as so many rules.
+pub(crate) const TERMS_OF_SET: usize = 4;
 
 /// Problems of one policy that are told; a policy may have as many as it has fields.
 pub(crate) const MAX_PROBLEMS: usize = 16;

@@ -28,9 +28,9 @@ pub(crate) struct PolicySpec {
     /// Limits that are near.
     pub(crate) warnings: Vec<Problem>,
     /// Most selectors that a direction has.
-    selectors: usize,
+    pub(crate) selectors: usize,
     /// It has named ports: what they are changes with pods.
-    has_named_ports: bool,
+    pub(crate) has_named_ports: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,13 +70,18 @@ impl RuleSpec {
         let peers = match &self.peers {
             PeersSpec::Any => 1,
             PeersSpec::Only { pods, blocks } => {
-                let blocks = blocks.iter().map(|block| 1 + block.except().len());
-                pods.len() + blocks.sum::<usize>()
+                let blocks = blocks.iter().map(|block| match block.except().len() {
+                    0 => 1,
+                    excepts => limit::TERMS_OF_SET + excepts,
+                });
+                limit::TERMS_OF_SET * pods.len() + blocks.sum::<usize>()
             }
         };
         let ports = match &self.ports {
             PortsSpec::Any => 1,
-            PortsSpec::Only(entries) => entries.len(),
+            PortsSpec::Only(entries) => {
+                entries.len() + (limit::TERMS_OF_SET - 1) * self.named_ports().count()
+            }
         };
         peers + ports
     }
@@ -118,13 +123,6 @@ impl RuleSpec {
 }
 
 impl PolicySpec {
-    /// What of it is resolved stays so while no set of pods in the cluster has more addresses than
-    /// `at_most`: it has no named ports and cannot reach a limit.
-    pub(crate) fn is_steady(&self, at_most: usize) -> bool {
-        !self.has_named_ports
-            && self.selectors.saturating_mul(at_most) <= limit::near(limit::MAX_ADDRESSES)
-    }
-
     /// A policy of which nothing can be read but its name: it isolates all pods of its namespace
     /// and allows nothing.
     pub(crate) fn unreadable(key: &ObjectKey, why: &str) -> Self {
@@ -191,7 +189,8 @@ impl PolicySpec {
             let measure = Measure {
                 policy: &key,
                 field: &field,
-                what: "peers, excepts and ports",
+                what: "peers, excepts and ports (selectors, named ports and CIDRs with excepts count \
+                       four times)",
                 limit: limit::MAX_TERMS,
             };
             let mut own = Vec::new();

@@ -40,6 +40,8 @@ impl Sets {
             warnings: Vec::new(),
             peers: Vec::new(),
             named: Vec::new(),
+            addresses: 0,
+            since: 0,
         };
         let mut resolve = |direction, rules: &Option<Vec<RuleSpec>>| {
             let rules = rules.as_deref()?;
@@ -75,6 +77,7 @@ impl Sets {
             Some(rule) => active.problems.push(resolving.exceeded(rule)),
             None => active.warnings.extend(resolving.near()),
         }
+        active.addresses = active.addresses.max(resolving.addresses);
         let is_open = too_many.is_none();
         let resolved = match is_open {
             true => rules

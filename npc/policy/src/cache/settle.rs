@@ -22,9 +22,19 @@ struct Move {
 /// Namespaces that changed, with their labels before.
 type Before = BTreeMap<Arc<str>, Option<Labels>>;
 
+/// What became of the resolved selectors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Settled {
+    /// Addresses that changed hands: no selector names more addresses than so many more than
+    /// before. `None`: some were resolved anew.
+    pub(super) moves: Option<usize>,
+    /// Named ports of peers changed.
+    pub(super) named: bool,
+}
+
 impl Cache {
     /// Brings the resolved selectors up to date.
-    pub(super) fn settle(&mut self, objects: &Objects<'_>) {
+    pub(super) fn settle(&mut self, objects: &Objects<'_>) -> Settled {
         let before = std::mem::take(&mut self.namespaces);
         let moves: Vec<Move> = std::mem::take(&mut self.moved)
             .into_iter()
@@ -35,8 +45,12 @@ impl Cache {
             })
             .filter(|change| change.from != change.to)
             .collect();
+        let mut settled = Settled {
+            moves: Some(moves.len()),
+            named: false,
+        };
         if before.is_empty() && moves.is_empty() {
-            return;
+            return settled;
         }
         let sets = &mut self.sets;
         let anew = moves
@@ -46,6 +60,7 @@ impl Cache {
         for (selector, entry) in &mut sets.peers {
             if anew || is_shifted(&before, objects, selector) {
                 entry.renew(objects.addresses(selector));
+                settled.moves = None;
                 continue;
             }
             let names = |owner: &Option<Arc<Template>>| {
@@ -64,6 +79,7 @@ impl Cache {
         for (key, entry) in &mut sets.named {
             if anew || is_named_shifted(&before, objects, key) {
                 entry.renew(objects.named(key));
+                settled.named = true;
                 continue;
             }
             let ports = |owner: &Option<Arc<Template>>| {
@@ -75,6 +91,7 @@ impl Cache {
             for change in &moves {
                 let (from, to) = (ports(&change.from), ports(&change.to));
                 if from != to {
+                    settled.named = true;
                     from.into_iter()
                         .for_each(|port| entry.remove(&(change.address, port)));
                     to.into_iter()
@@ -82,6 +99,7 @@ impl Cache {
                 }
             }
         }
+        settled
     }
 }
 
