@@ -341,7 +341,7 @@ impl Reader {
             return;
         };
         let pod = |address| {
-            let pod = self.state.look_up(|index| index.pod_at(address).cloned());
+            let pod = self.state.look_up(|index| index.pod_at(address));
             pod.map(|key| key.to_string())
         };
         tracing::info!(

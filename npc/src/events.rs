@@ -35,7 +35,8 @@ const MAX_NOTE: usize = 1000;
 pub(crate) struct Announcer {
     node: String,
     state: Arc<State>,
-    known: Mutex<BTreeSet<Problem>>,
+    /// Problems and warnings.
+    known: Mutex<(BTreeSet<Problem>, BTreeSet<Problem>)>,
     queue: mpsc::Sender<Notice>,
 }
 
@@ -52,32 +53,46 @@ impl Announcer {
         (announcer, notices)
     }
 
-    /// Announces problems of policies with subjects on this node, each once until it is solved.
+    /// Announces problems of policies with subjects on this node, and limits that they are near,
+    /// each once until it is solved.
     pub(crate) fn problems(&self, model: &PolicyModel) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if *known == model.problems {
-            return;
+        let (problems, warnings) = &mut *known;
+        if *problems != model.problems {
+            for problem in model.problems.difference(problems) {
+                tracing::warn!("{problem}");
+                self.on_policy(
+                    "PolicyProblem",
+                    problem,
+                    &format!("its pods on node {} allow nothing by this part", self.node),
+                );
+            }
+            problems.clone_from(&model.problems);
         }
-        for problem in model.problems.difference(&known) {
-            tracing::warn!("{problem}");
-            self.send(Notice {
-                on: ObjectReference {
-                    api_version: Some("networking.k8s.io/v1".to_owned()),
-                    kind: Some("NetworkPolicy".to_owned()),
-                    namespace: Some(problem.policy.namespace.to_string()),
-                    name: Some(problem.policy.name.to_string()),
-                    uid: self.state.policy_uid(&problem.policy),
-                    ..ObjectReference::default()
-                },
-                reason: "PolicyProblem",
-                action: "Enforce",
-                note: format!(
-                    "{}: {} (its pods on node {} allow nothing by this part)",
-                    problem.field, problem.message, self.node
-                ),
-            });
+        if *warnings != model.warnings {
+            for warning in model.warnings.difference(warnings) {
+                tracing::warn!("{warning}");
+                let note = format!("it is still enforced on node {}", self.node);
+                self.on_policy("PolicyNearLimit", warning, &note);
+            }
+            warnings.clone_from(&model.warnings);
         }
-        known.clone_from(&model.problems);
+    }
+
+    fn on_policy(&self, reason: &'static str, problem: &Problem, note: &str) {
+        self.send(Notice {
+            on: ObjectReference {
+                api_version: Some("networking.k8s.io/v1".to_owned()),
+                kind: Some("NetworkPolicy".to_owned()),
+                namespace: Some(problem.policy.namespace.to_string()),
+                name: Some(problem.policy.name.to_string()),
+                uid: self.state.policy_uid(&problem.policy),
+                ..ObjectReference::default()
+            },
+            reason,
+            action: "Enforce",
+            note: format!("{}: {} ({note})", problem.field, problem.message),
+        });
     }
 
     /// Announces a repair.
@@ -162,5 +177,49 @@ pub(crate) async fn publish(
         if let Err(error) = recorder.publish(&event, &notice.on).await {
             tracing::warn!(%error, reason = notice.reason, "cannot publish an event");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_policy::ObjectKey;
+
+    use super::*;
+
+    #[test]
+    fn a_problem_and_a_limit_that_is_near_are_told_once_and_again_after_they_were_solved() {
+        let (announcer, mut queue) = Announcer::new("n1", Arc::new(State::new("n1")));
+        let problem = |field: &str| Problem {
+            policy: ObjectKey::new("x", "p"),
+            field: field.to_owned(),
+            message: "is odd".to_owned(),
+        };
+        let model = PolicyModel {
+            problems: [problem("spec.ingress")].into(),
+            warnings: [problem("spec.egress")].into(),
+            ..PolicyModel::default()
+        };
+        let mut told = |model: &PolicyModel| {
+            announcer.problems(model);
+            let notices = std::iter::from_fn(|| queue.try_recv().ok());
+            notices
+                .map(|notice| (notice.reason, notice.note))
+                .collect::<Vec<_>>()
+        };
+        let all = [
+            (
+                "PolicyProblem",
+                "spec.ingress: is odd (its pods on node n1 allow nothing by this part)",
+            ),
+            (
+                "PolicyNearLimit",
+                "spec.egress: is odd (it is still enforced on node n1)",
+            ),
+        ];
+        let all = all.map(|(reason, note)| (reason, note.to_owned()));
+        assert_eq!(told(&model), all);
+        assert_eq!(told(&model), []);
+        assert_eq!(told(&PolicyModel::default()), []);
+        assert_eq!(told(&model), all);
     }
 }

@@ -3,7 +3,10 @@
 use std::{
     collections::BTreeSet,
     fmt,
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicI64},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicI64, AtomicU64},
+    },
     time::{Duration, Instant},
 };
 
@@ -18,7 +21,8 @@ use prometheus_client::{
     },
     registry::Registry,
 };
-use weft_netfilter::Ruleset;
+use weft_netfilter::{Ruleset, plan::MAX_ELEMENTS};
+use weft_policy::{PolicyModel, Problem};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Class {
@@ -72,6 +76,9 @@ pub(crate) struct Metrics {
     rules: Gauge,
     sets: Gauge,
     elements: Gauge,
+    fullest: Gauge<f64, AtomicU64>,
+    near_limit: Gauge,
+    closed: Gauge,
     /// Weave's: failed attempts to enforce. No `_total`: that is its name.
     enforcement_errors: Gauge<i64, AtomicI64>,
     denials: Family<Denied, Counter>,
@@ -102,6 +109,9 @@ impl Metrics {
             rules: Gauge::default(),
             sets: Gauge::default(),
             elements: Gauge::default(),
+            fullest: Gauge::default(),
+            near_limit: Gauge::default(),
+            closed: Gauge::default(),
             enforcement_errors: Gauge::default(),
             denials: Family::default(),
             namespaces: Bounded::default(),
@@ -150,6 +160,22 @@ impl Metrics {
             "weft_npc_set_elements",
             "Elements of those sets",
             m.elements,
+        );
+        r.register(
+            "weft_npc_fullest_set_ratio",
+            "Elements of the largest set as a share of what the kernel takes",
+            m.fullest,
+        );
+        r.register(
+            "weft_npc_policies_near_limit",
+            "NetworkPolicies with pods on this node that use more than 80 % of a limit",
+            m.near_limit,
+        );
+        r.register(
+            "weft_npc_policies_with_problems",
+            "NetworkPolicies with pods on this node of which a part is not understood or too large, \
+             and allows nothing",
+            m.closed,
         );
         r.register(
             "weavenpc_policy_enforcement_errors",
@@ -202,13 +228,27 @@ impl Metrics {
     }
 
     /// What the kernel holds.
-    pub(crate) fn size(&self, policies: usize, ruleset: &Ruleset) {
+    pub(crate) fn size(&self, model: &PolicyModel, ruleset: &Ruleset) {
         let (rules, sets, elements) = ruleset.size();
+        let policies = model.policies.len();
+        let of = |problems: &BTreeSet<Problem>| {
+            let policies: BTreeSet<_> = problems.iter().map(|problem| &problem.policy).collect();
+            policies.len()
+        };
         let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
         self.policies.set(count(policies));
         self.rules.set(count(rules));
         self.sets.set(count(sets));
         self.elements.set(count(elements));
+        self.near_limit.set(count(of(&model.warnings)));
+        self.closed.set(count(of(&model.problems)));
+        let sets = ruleset
+            .tables
+            .values()
+            .flat_map(|table| table.sets.values());
+        let largest = sets.map(|set| set.elements.len()).max().unwrap_or_default();
+        let share = |n: usize| f64::from(u32::try_from(n).unwrap_or(u32::MAX));
+        self.fullest.set(share(largest) / f64::from(MAX_ELEMENTS));
     }
 
     /// A sync failed.
@@ -280,6 +320,8 @@ impl Collector for Age {
 
 #[cfg(test)]
 mod tests {
+    use weft_policy::ObjectKey;
+
     use super::*;
 
     #[test]
@@ -293,8 +335,16 @@ mod tests {
         for port in 1..=300 {
             metrics.blocked("tcp", port);
         }
-        metrics.size(1, &Ruleset::default());
         metrics.flows(3, 2, Duration::from_millis(1));
+        let mut model = PolicyModel::default();
+        let policy = ObjectKey::new("default", "web");
+        model.policies.insert(policy.clone(), Arc::default());
+        model.problems.insert(Problem {
+            policy,
+            field: "spec".to_owned(),
+            message: "cannot be read".to_owned(),
+        });
+        metrics.size(&model, &Ruleset::default());
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).expect("encoded");
         for line in [
@@ -302,6 +352,9 @@ mod tests {
             "weft_npc_drift_repairs_total 1",
             "weft_npc_drift_contested 0",
             "weft_npc_policies 1",
+            "weft_npc_policies_with_problems 1",
+            "weft_npc_policies_near_limit 0",
+            "weft_npc_fullest_set_ratio 0.0",
             "weft_npc_denials_total{namespace=\"default\",direction=\"ingress\"} 1",
             "weavenpc_blocked_connections_total{protocol=\"tcp\",dport=\"256\"} 1",
             "weavenpc_blocked_connections_total{protocol=\"tcp\",dport=\"other\"} 44",

@@ -152,7 +152,7 @@ fn ends(state: &State, words: &str) -> Result<Vec<QueryEnd>, ErrorReply> {
     let node = |node: Option<Arc<str>>| node.map(|node| node.to_string());
     if let Ok(address) = words.parse::<IpAddr>() {
         let found = state.look_up(|index| {
-            let key = index.pod_at(address)?.clone();
+            let key = index.pod_at(address)?;
             let (_, node) = index.pod(&key)?;
             Some((key, node))
         });

@@ -260,7 +260,7 @@ impl State {
         inner.urgent = false;
         Some(Snapshot {
             version: inner.version,
-            model: inner.index.model(),
+            model: inner.index.refresh(),
             view: inner.place.view(),
             since: inner.since.take(),
         })

@@ -30,6 +30,7 @@ use crate::{
     flows::Flows,
     kernel,
     metrics::Metrics,
+    pace::Pace,
     state::{Snapshot, State},
 };
 
@@ -126,6 +127,7 @@ impl<B: Backend> Sync<B> {
         // Also what changed before we began to watch.
         changed.mark_changed();
         let mut retry: Option<Duration> = None;
+        let mut pace = Pace::default();
         loop {
             heartbeat.beat();
             let mut look = false;
@@ -138,7 +140,7 @@ impl<B: Backend> Sync<B> {
                     // What comes together is done together.
                     if !state.urgent() {
                         tokio::select! {
-                            () = sleep(DEBOUNCE) => {}
+                            () = sleep(DEBOUNCE.max(pace.wait(Instant::now()))) => {}
                             () = urgent(&state) => {}
                         }
                     }
@@ -165,11 +167,13 @@ impl<B: Backend> Sync<B> {
                 continue;
             }
             self.health.ready("lists");
+            let started = Instant::now();
             let result = if look {
                 self.verify().await
             } else {
                 self.sync().await
             };
+            pace.spent(Instant::now(), started.elapsed());
             retry = match result {
                 Ok(()) => {
                     backoff.reset();
@@ -250,7 +254,7 @@ impl<B: Backend> Sync<B> {
 
     fn report(&self, compiled: &Compiled, done: &Done) {
         let Compiled { model, ruleset, .. } = compiled;
-        self.metrics.size(model.policies.len(), ruleset);
+        self.metrics.size(model, ruleset);
         self.announcer.problems(model);
         if done.changed() {
             tracing::trace!(
@@ -309,5 +313,7 @@ async fn urgent(state: &State) {
     }
 }
 
+#[cfg(test)]
+mod storm;
 #[cfg(test)]
 mod tests;

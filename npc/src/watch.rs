@@ -1,13 +1,11 @@
 //! Watches of the API. Objects are pruned before they are stored: a Pod is reduced to what policy
-//! needs as it comes off the wire, also in the first list.
+//! needs as it comes off the wire ([`crate::slim`]), also in a list, and goes into the index at
+//! once. A relist is read page by page and never in memory as a whole; what it does not change
+//! costs no sync.
 
-use std::{collections::BTreeMap, fmt::Debug, sync::Arc};
+use std::{collections::BTreeSet, fmt::Debug, sync::Arc};
 
 use futures::{StreamExt as _, TryStreamExt as _};
-use k8s_openapi::api::{
-    core::v1::{Namespace, Pod},
-    networking::v1::NetworkPolicy,
-};
 use kube::{
     Api, Client, Resource,
     runtime::{
@@ -17,9 +15,16 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
-use weft_policy::ObjectKey;
+use weft_policy::{Index, ObjectKey};
 
-use crate::state::{List, State};
+use crate::{
+    slim::{Namespace, NetworkPolicy, Pod},
+    state::{List, State},
+};
+
+/// Objects in a page of a list. A page is in memory twice while it is read: its text, and what is
+/// kept of it.
+const PAGE: u32 = 500;
 
 /// Runs one watch for ever; `handle` gets what happened. Errors are retried with back-off and
 /// remembered as trouble of `list`.
@@ -32,7 +37,8 @@ async fn run<K>(
 ) where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
-    let stream = watcher(Api::<K>::all(client), watcher::Config::default())
+    let config = watcher::Config::default().page_size(PAGE);
+    let stream = watcher(Api::<K>::all(client), config)
         .default_backoff()
         .take_until(token.cancelled_owned());
     let mut stream = std::pin::pin!(stream.into_stream());
@@ -57,47 +63,50 @@ async fn run<K>(
 
 /// Pods of the cluster.
 pub(crate) async fn pods(client: Client, state: Arc<State>, token: CancellationToken) {
-    let mut listed = Vec::new();
-    run::<Pod>(
-        client,
-        state,
-        List::Pods,
-        token,
-        move |state, event| match event {
-            Event::Init => listed = Vec::new(),
-            Event::InitApply(pod) => listed.push(weft_policy::Pod::prune(&pod)),
-            Event::InitDone => {
-                let pods = std::mem::take(&mut listed);
-                state.update(|index| index.reset_pruned_pods(pods));
-                state.arrived(List::Pods);
-            }
-            Event::Apply(pod) => state.update(|index| index.apply_pod(&pod)),
-            Event::Delete(pod) => state.update(|index| index.delete_pod(&ObjectKey::of(&pod))),
-        },
-    )
-    .await;
+    run(client, state, List::Pods, token, pod_event).await;
+}
+
+pub(crate) fn pod_event(state: &State, event: Event<Pod>) {
+    match event {
+        Event::Init => state.update(|index| {
+            index.begin_pod_list();
+            false
+        }),
+        Event::InitApply(pod) | Event::Apply(pod) => {
+            state.update(|index| index.apply_pruned_pod(&pod.pruned));
+        }
+        Event::InitDone => {
+            state.update(Index::end_pod_list);
+            state.arrived(List::Pods);
+        }
+        Event::Delete(pod) => state.update(|index| index.delete_pod(&pod.pruned.key)),
+    }
 }
 
 /// Namespaces.
 pub(crate) async fn namespaces(client: Client, state: Arc<State>, token: CancellationToken) {
-    let mut listed: Vec<Namespace> = Vec::new();
+    let mut listed: BTreeSet<String> = BTreeSet::new();
     run::<Namespace>(
         client,
         state,
         List::Namespaces,
         token,
         move |state, event| match event {
-            Event::Init => listed = Vec::new(),
-            Event::InitApply(namespace) => listed.push(namespace),
+            Event::Init => listed.clear(),
+            Event::InitApply(Namespace { name, labels, .. }) => {
+                state.update(|index| index.apply_namespace_labels(&name, labels));
+                listed.insert(name);
+            }
             Event::InitDone => {
-                let namespaces = std::mem::take(&mut listed);
-                state.update(|index| index.reset_namespaces(&namespaces));
+                let listed = std::mem::take(&mut listed);
+                state.update(|index| index.retain_namespaces(|name| listed.contains(name)));
                 state.arrived(List::Namespaces);
             }
-            Event::Apply(namespace) => state.update(|index| index.apply_namespace(&namespace)),
+            Event::Apply(Namespace { name, labels, .. }) => {
+                state.update(|index| index.apply_namespace_labels(&name, labels));
+            }
             Event::Delete(namespace) => {
-                let name = namespace.metadata.name.unwrap_or_default();
-                state.update(|index| index.delete_namespace(&name));
+                state.update(|index| index.delete_namespace(&namespace.name));
             }
         },
     )
@@ -106,34 +115,26 @@ pub(crate) async fn namespaces(client: Client, state: Arc<State>, token: Cancell
 
 /// NetworkPolicies.
 pub(crate) async fn network_policies(client: Client, state: Arc<State>, token: CancellationToken) {
-    let mut listed: Vec<NetworkPolicy> = Vec::new();
-    let uid = |policy: &NetworkPolicy| policy.metadata.uid.clone().unwrap_or_default();
+    let mut listed: BTreeSet<ObjectKey> = BTreeSet::new();
     run::<NetworkPolicy>(
         client,
         state,
         List::NetworkPolicies,
         token,
         move |state, event| match event {
-            Event::Init => listed = Vec::new(),
-            Event::InitApply(policy) => listed.push(policy),
+            Event::Init => listed.clear(),
+            Event::InitApply(policy) => {
+                listed.insert(policy.key.clone());
+                apply(state, &policy);
+            }
             Event::InitDone => {
-                let policies = std::mem::take(&mut listed);
-                let uids: BTreeMap<ObjectKey, String> = policies
-                    .iter()
-                    .map(|policy| (ObjectKey::of(policy), uid(policy)))
-                    .collect();
-                state.policy_uids(|all| *all = uids);
-                state.update(|index| index.reset_network_policies(&policies));
+                let listed = std::mem::take(&mut listed);
+                state.policy_uids(|all| all.retain(|key, _| listed.contains(key)));
+                state.update(|index| index.retain_network_policies(|key| listed.contains(key)));
                 state.arrived(List::NetworkPolicies);
             }
-            Event::Apply(policy) => {
-                state.policy_uids(|all| {
-                    all.insert(ObjectKey::of(&policy), uid(&policy));
-                });
-                state.update(|index| index.apply_network_policy(&policy));
-            }
-            Event::Delete(policy) => {
-                let key = ObjectKey::of(&policy);
+            Event::Apply(policy) => apply(state, &policy),
+            Event::Delete(NetworkPolicy { key, .. }) => {
                 state.policy_uids(|all| {
                     all.remove(&key);
                 });
@@ -143,3 +144,17 @@ pub(crate) async fn network_policies(client: Client, state: Arc<State>, token: C
     )
     .await;
 }
+
+fn apply(state: &State, policy: &NetworkPolicy) {
+    let NetworkPolicy { key, uid, .. } = policy;
+    state.policy_uids(|all| {
+        all.insert(key.clone(), uid.clone());
+    });
+    state.update(|index| match &policy.policy {
+        Ok(policy) => index.apply_network_policy(policy),
+        Err(why) => index.apply_unreadable_network_policy(key, why),
+    });
+}
+
+#[cfg(test)]
+mod tests;

@@ -6,12 +6,16 @@
 use std::collections::BTreeSet;
 
 use ipnet::IpNet;
+use weft_netfilter::plan::MAX_ELEMENTS;
 use weft_netfilter::{Element, Family, Match, PortRange, Protocol, SetKind, SetName, SetRole};
 use weft_policy::{
     Direction, IpBlock, Named, ObjectKey, PeerSelector, Peers, PortMatch, Ports, Rule,
 };
 
 use crate::table::Builder;
+
+// A set of pods that a policy may have fits into a set of the kernel.
+const _: () = assert!(weft_policy::MAX_ADDRESSES < MAX_ELEMENTS as usize);
 
 /// Any of the one and any of the other; what is in one list must all hold.
 pub(crate) type Alternatives = (Vec<Vec<Match>>, Vec<Vec<Match>>);
@@ -124,7 +128,8 @@ fn peer_set(builder: &mut Builder<'_>, selector: &PeerSelector) -> SetName {
         .names
         .set("p", &readable, &format!("{selector:?}"), family);
     let model = builder.model;
-    let members = model.peers.get(selector).into_iter().flatten();
+    let members = model.peers.get(selector);
+    let members = members.into_iter().flat_map(|members| members.iter());
     builder.set(
         &set,
         SetKind::Addr,

@@ -1,6 +1,10 @@
 //! The objects that policy speaks of, kept up to date event by event.
 
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
+mod incremental;
+#[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,49 +13,25 @@ use std::sync::Arc;
 
 use k8s_openapi::api::{core::v1 as core, networking::v1 as networking};
 
+use crate::cache::Cache;
+use crate::endpoints::{Endpoint, Endpoints};
+use crate::objects::Objects;
 use crate::parse::PolicySpec;
-use crate::{
-    EndpointId, Labels, ObjectKey, Pod, PolicyModel, Problem, Standing, Subject, SubjectKey, Uid,
-    resolve,
-};
+use crate::store::Store;
+use crate::{EndpointId, Labels, ObjectKey, Pod, PolicyModel, Problem};
 
 /// Everything [`Index::model`] is made of. All functions are total; those that change something
 /// answer whether the model may have changed, so that a pod's heartbeats cost no sync.
-#[derive(Clone, Debug, PartialEq, Eq)]
+///
+/// Two are equal if the same objects are in them.
+#[derive(Clone, Debug)]
 pub struct Index {
     node: Arc<str>,
-    pub(crate) pods: BTreeMap<ObjectKey, Pod>,
-    pub(crate) namespaces: BTreeMap<Arc<str>, Labels>,
-    pub(crate) policies: BTreeMap<ObjectKey, PolicySpec>,
-    pub(crate) endpoints: BTreeMap<EndpointId, LocalEndpoint>,
-}
-
-/// An attachment of a local pod, as CNI made it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Endpoint {
-    /// `K8S_POD_NAMESPACE` and `K8S_POD_NAME`.
-    pub pod: ObjectKey,
-    /// `K8S_POD_UID`.
-    pub uid: Uid,
-    /// Addresses of the pod; they win over what the Pod's status says.
-    pub addresses: BTreeSet<IpAddr>,
-    /// Host end of the interface.
-    pub host_ifname: String,
-}
-
-/// An endpoint and the Pod it belongs to, once seen. The Pod is kept here until the endpoint goes:
-/// a pod deleted by force keeps its policy while it can still send.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct LocalEndpoint {
-    pub(crate) endpoint: Endpoint,
-    pub(crate) pod: Option<Pod>,
-}
-
-impl LocalEndpoint {
-    /// Namespace and name too: a mirror pod's hash is an annotation that anybody could write.
-    fn belongs_to(&self, pod: &Pod) -> bool {
-        self.endpoint.uid == pod.uid && self.endpoint.pod == pod.key
-    }
+    pods: Store,
+    namespaces: BTreeMap<Arc<str>, Labels>,
+    policies: BTreeMap<ObjectKey, Arc<PolicySpec>>,
+    endpoints: Endpoints,
+    cache: Cache,
 }
 
 impl Index {
@@ -59,60 +39,114 @@ impl Index {
     pub fn new(node: &str) -> Self {
         Self {
             node: node.into(),
-            pods: BTreeMap::new(),
+            pods: Store::default(),
             namespaces: BTreeMap::new(),
             policies: BTreeMap::new(),
-            endpoints: BTreeMap::new(),
+            endpoints: Endpoints::default(),
+            cache: Cache::default(),
         }
     }
 
     /// A Pod was added or changed.
     pub fn apply_pod(&mut self, pod: &core::Pod) -> bool {
-        self.insert_pod(Pod::prune(pod))
+        self.apply_pruned_pod(&Pod::prune(pod))
+    }
+
+    /// [`Index::apply_pod`] for callers that never have the whole object.
+    pub fn apply_pruned_pod(&mut self, pod: &Pod) -> bool {
+        let claims = self.claims(pod);
+        if self.pods.see(pod, claims) {
+            return false;
+        }
+        let attached = self.endpoints.of(&pod.key);
+        let mut affected: BTreeSet<IpAddr> = attached
+            .flat_map(|local| local.endpoint.addresses.iter().copied())
+            .chain(pod.addresses.iter().copied())
+            .collect();
+        affected.extend(
+            self.pods
+                .get(&pod.key)
+                .into_iter()
+                .flat_map(|old| old.addresses),
+        );
+        self.change(&affected, |index| {
+            index.endpoints.see(pod);
+            index.pods.insert(pod, claims);
+        });
+        true
     }
 
     /// A Pod is gone. Its endpoint, if still there, keeps its policy.
     pub fn delete_pod(&mut self, key: &ObjectKey) -> bool {
-        self.pods.remove(key).is_some()
+        let Some(pod) = self.pods.get(key) else {
+            return false;
+        };
+        self.change(&pod.addresses, |index| index.pods.remove(key))
+    }
+
+    /// A list of all Pods begins; each is handed to [`Index::apply_pruned_pod`] as it is read, so
+    /// that the cluster is never in memory twice. A list that fails on the way is begun anew.
+    pub fn begin_pod_list(&mut self) {
+        self.pods.begin_list();
+    }
+
+    /// The list is complete: what it did not have is gone.
+    pub fn end_pod_list(&mut self) -> bool {
+        let gone = self.pods.unlisted();
+        for key in &gone {
+            self.delete_pod(key);
+        }
+        !gone.is_empty()
     }
 
     /// All Pods there are, after a relist: what is absent is gone.
     pub fn reset_pods<'a>(&mut self, pods: impl IntoIterator<Item = &'a core::Pod>) -> bool {
-        self.reset_pruned_pods(pods.into_iter().map(Pod::prune))
-    }
-
-    /// [`Index::reset_pods`] for callers that prune while they list, so that the full objects of
-    /// a big cluster are never all in memory.
-    pub fn reset_pruned_pods(&mut self, pods: impl IntoIterator<Item = Pod>) -> bool {
+        self.begin_pod_list();
         let mut changed = false;
-        let mut seen = BTreeSet::new();
         for pod in pods {
-            seen.insert(pod.key.clone());
-            changed |= self.insert_pod(pod);
+            changed |= self.apply_pod(pod);
         }
-        changed | retain(&mut self.pods, |key| seen.contains(key))
-    }
-
-    fn insert_pod(&mut self, pod: Pod) -> bool {
-        for local in self
-            .endpoints
-            .values_mut()
-            .filter(|local| local.belongs_to(&pod))
-        {
-            local.pod = Some(pod.clone());
-        }
-        self.pods.insert(pod.key.clone(), pod.clone()) != Some(pod)
+        changed | self.end_pod_list()
     }
 
     /// A Namespace was added or changed.
     pub fn apply_namespace(&mut self, namespace: &core::Namespace) -> bool {
-        let (name, labels) = namespace_labels(namespace);
-        self.namespaces.insert(name, labels.clone()) != Some(labels)
+        let labels = namespace.metadata.labels.iter().flatten();
+        let name = namespace.metadata.name.as_deref().unwrap_or_default();
+        self.apply_namespace_labels(
+            name,
+            labels.map(|(k, v)| (k.as_str(), v.as_str())).collect(),
+        )
+    }
+
+    /// [`Index::apply_namespace`] for callers that never have the whole object.
+    pub fn apply_namespace_labels(&mut self, name: &str, labels: Labels) -> bool {
+        let old = self.namespaces.get(name);
+        if old == Some(&labels) {
+            return false;
+        }
+        self.cache.namespace_changes(name, old);
+        self.namespaces.insert(name.into(), labels);
+        true
     }
 
     /// A Namespace is gone: its pods are nobody's peers any more.
     pub fn delete_namespace(&mut self, name: &str) -> bool {
-        self.namespaces.remove(name).is_some()
+        let Some(old) = self.namespaces.remove(name) else {
+            return false;
+        };
+        self.cache.namespace_changes(name, Some(&old));
+        true
+    }
+
+    /// A list of all Namespaces is complete: what it did not have is gone.
+    pub fn retain_namespaces(&mut self, listed: impl Fn(&str) -> bool) -> bool {
+        let names = self.namespaces.keys().filter(|name| !listed(name));
+        let gone: Vec<_> = names.cloned().collect();
+        for name in &gone {
+            self.delete_namespace(name);
+        }
+        !gone.is_empty()
     }
 
     /// All Namespaces there are.
@@ -120,21 +154,53 @@ impl Index {
         &mut self,
         namespaces: impl IntoIterator<Item = &'a core::Namespace>,
     ) -> bool {
-        replace(
-            &mut self.namespaces,
-            namespaces.into_iter().map(namespace_labels).collect(),
-        )
+        let mut seen = BTreeSet::new();
+        let mut changed = false;
+        for namespace in namespaces {
+            seen.extend(namespace.metadata.name.as_deref());
+            changed |= self.apply_namespace(namespace);
+        }
+        changed | self.retain_namespaces(|name| seen.contains(name))
     }
 
     /// A NetworkPolicy was added or changed.
     pub fn apply_network_policy(&mut self, policy: &networking::NetworkPolicy) -> bool {
-        let spec = PolicySpec::parse(policy);
-        self.policies.insert(spec.key.clone(), spec.clone()) != Some(spec)
+        self.apply_spec(PolicySpec::parse(policy))
+    }
+
+    /// A NetworkPolicy was added or changed that is not even of the shape the API gives it, as
+    /// `why` says: all pods of its namespace are isolated by it and nothing is allowed.
+    pub fn apply_unreadable_network_policy(&mut self, key: &ObjectKey, why: &str) -> bool {
+        self.apply_spec(PolicySpec::unreadable(key, why))
+    }
+
+    fn apply_spec(&mut self, spec: PolicySpec) -> bool {
+        if self
+            .policies
+            .get(&spec.key)
+            .is_some_and(|old| **old == spec)
+        {
+            return false;
+        }
+        self.cache.policy_changes(&spec.key, Some(&spec));
+        self.policies.insert(spec.key.clone(), Arc::new(spec));
+        true
     }
 
     /// A NetworkPolicy is gone.
     pub fn delete_network_policy(&mut self, key: &ObjectKey) -> bool {
+        self.cache.policy_changes(key, None);
         self.policies.remove(key).is_some()
+    }
+
+    /// A list of all NetworkPolicies is complete: what it did not have is gone.
+    pub fn retain_network_policies(&mut self, listed: impl Fn(&ObjectKey) -> bool) -> bool {
+        let keys = self.policies.keys().filter(|key| !listed(key));
+        let gone: Vec<_> = keys.cloned().collect();
+        for key in &gone {
+            self.delete_network_policy(key);
+        }
+        !gone.is_empty()
     }
 
     /// All NetworkPolicies there are.
@@ -142,45 +208,50 @@ impl Index {
         &mut self,
         policies: impl IntoIterator<Item = &'a networking::NetworkPolicy>,
     ) -> bool {
-        let specs = policies.into_iter().map(PolicySpec::parse);
-        replace(
-            &mut self.policies,
-            specs.map(|spec| (spec.key.clone(), spec)).collect(),
-        )
+        let mut seen = BTreeSet::new();
+        let mut changed = false;
+        for policy in policies {
+            seen.insert(ObjectKey::of(policy));
+            changed |= self.apply_network_policy(policy);
+        }
+        changed | self.retain_network_policies(|key| seen.contains(key))
     }
 
     /// CNI attached a pod. An address belongs to the endpoint that got it last.
     pub fn apply_endpoint(&mut self, id: EndpointId, endpoint: Endpoint) -> bool {
-        for (other, local) in &mut self.endpoints {
-            if *other != id {
-                local
-                    .endpoint
-                    .addresses
-                    .retain(|address| !endpoint.addresses.contains(address));
+        let before = self.endpoints.get(&id).cloned();
+        let key = endpoint.pod.clone();
+        let mut affected = endpoint.addresses.clone();
+        affected.extend(before.iter().flat_map(|old| &old.endpoint.addresses));
+        affected.extend(self.status_addresses(&key));
+        let old_key = before.as_ref().map(|old| old.endpoint.pod.clone());
+        affected.extend(old_key.iter().flat_map(|key| self.status_addresses(key)));
+        self.change(&affected, |index| {
+            let Self {
+                pods, endpoints, ..
+            } = index;
+            endpoints.insert(id.clone(), endpoint, || pods.get(&key));
+            index.claim(&key);
+            if let Some(old_key) = old_key {
+                index.claim(&old_key);
             }
-        }
-        let mut local = LocalEndpoint {
-            endpoint,
-            pod: None,
-        };
-        local.pod = self
-            .pods
-            .get(&local.endpoint.pod)
-            .filter(|pod| local.belongs_to(pod))
-            .or_else(|| {
-                // An ADD repeated for a pod that has left the API meanwhile.
-                self.endpoints
-                    .values()
-                    .filter_map(|l| l.pod.as_ref())
-                    .find(|p| local.belongs_to(p))
-            })
-            .cloned();
-        self.endpoints.insert(id, local.clone()) != Some(local)
+        });
+        self.endpoints.get(&id) != before.as_ref()
     }
 
     /// CNI detached a pod.
     pub fn delete_endpoint(&mut self, id: &EndpointId) -> bool {
-        self.endpoints.remove(id).is_some()
+        let Some(local) = self.endpoints.get(id) else {
+            return false;
+        };
+        let key = local.endpoint.pod.clone();
+        let mut affected = local.endpoint.addresses.clone();
+        affected.extend(self.status_addresses(&key));
+        self.change(&affected, |index| {
+            index.endpoints.remove(id);
+            index.claim(&key);
+        });
+        true
     }
 
     /// Every endpoint of this node, as the router lists them.
@@ -194,49 +265,41 @@ impl Index {
             seen.insert(id.clone());
             changed |= self.apply_endpoint(id, endpoint);
         }
-        changed | retain(&mut self.endpoints, |id| seen.contains(id))
+        let ids = self.endpoints.iter().map(|(id, _)| id);
+        let gone: Vec<_> = ids.filter(|id| !seen.contains(id)).cloned().collect();
+        for id in &gone {
+            changed |= self.delete_endpoint(id);
+        }
+        changed
     }
 
     /// Whether the Pod of an endpoint has been seen: until then the endpoint is closed, and CNI
     /// ADD waits.
     pub fn is_known(&self, id: &EndpointId) -> bool {
-        self.endpoints
-            .get(id)
-            .is_some_and(|local| local.pod.is_some())
+        let local = self.endpoints.get(id);
+        local.is_some_and(|local| local.pod.is_some())
     }
 
-    /// The pod that an address belongs to: one attached to this node, else a running one elsewhere
-    /// (where two claim it, either). Reads every pod: for people, not for packets.
-    pub fn pod_at(&self, address: IpAddr) -> Option<&ObjectKey> {
-        let attached = self
-            .endpoints
-            .values()
-            .find(|local| local.endpoint.addresses.contains(&address));
-        if let Some(local) = attached {
-            return Some(&local.endpoint.pod);
+    /// The pod that an address belongs to: one attached to this node, else a running one elsewhere.
+    pub fn pod_at(&self, address: IpAddr) -> Option<ObjectKey> {
+        match self.endpoints.at(address) {
+            Some(local) => Some(local.endpoint.pod.clone()),
+            None => self.pods.key(self.pods.owner(address)?),
         }
-        let elsewhere = self.pods.values().find(|pod| {
-            !pod.host_network
-                && !pod.finished
-                && !self.is_local(pod)
-                && pod.addresses.contains(&address)
-        });
-        elsewhere.map(|pod| &pod.key)
     }
 
     /// Addresses and Node of the pod of this name; of one attached here, those that CNI gave it.
     pub fn pod(&self, key: &ObjectKey) -> Option<(BTreeSet<IpAddr>, Option<Arc<str>>)> {
         let attached: BTreeSet<IpAddr> = self
             .endpoints
-            .values()
-            .filter(|local| local.endpoint.pod == *key)
+            .of(key)
             .flat_map(|local| local.endpoint.addresses.iter().copied())
             .collect();
         if !attached.is_empty() {
             return Some((attached, Some(Arc::clone(&self.node))));
         }
         let pod = self.pods.get(key)?;
-        Some((pod.addresses.clone(), pod.node.clone()))
+        Some((pod.addresses, pod.node))
     }
 
     /// What is wrong with the policies, those without local subjects included.
@@ -244,71 +307,79 @@ impl Index {
         self.policies.values().flat_map(|policy| &policy.problems)
     }
 
-    /// The policy of this node.
+    /// The policy of this node, from the objects alone.
     pub fn model(&self) -> PolicyModel {
-        let mut subjects = self.subjects();
-        let policies = resolve::select(self, &mut subjects);
-        resolve::resolve(self, subjects, &policies)
+        Cache::default().model(&self.objects())
     }
 
-    /// Whether a Pod runs here: then its addresses are those of its endpoints, nothing else.
-    pub(crate) fn is_local(&self, pod: &Pod) -> bool {
-        pod.node.as_deref() == Some(&*self.node)
+    /// The same, from what was worked out the last time and what has changed since (I6).
+    pub fn refresh(&mut self) -> PolicyModel {
+        let mut cache = std::mem::take(&mut self.cache);
+        let model = cache.model(&self.objects());
+        self.cache = cache;
+        model
+    }
+
+    fn objects(&self) -> Objects<'_> {
+        Objects::new(
+            &self.pods,
+            &self.namespaces,
+            &self.policies,
+            &self.endpoints,
+        )
+    }
+
+    /// Changes something that decides whose the `affected` addresses are.
+    fn change<T>(&mut self, affected: &BTreeSet<IpAddr>, change: impl FnOnce(&mut Self) -> T) -> T {
+        for address in affected {
+            if self.cache.follows(*address) {
+                let owner = self.objects().owner(*address);
+                self.cache.address_changes(*address, owner);
+            }
+        }
+        change(self)
+    }
+
+    /// Whether a pod has the addresses of its status: a pod of this node has those of its
+    /// endpoints, nothing else.
+    fn claims(&self, pod: &Pod) -> bool {
+        let is_local = pod.node.as_deref() == Some(&*self.node) || self.endpoints.has(pod);
+        !pod.host_network && !pod.finished && !is_local
+    }
+
+    /// The endpoints of a pod have changed.
+    fn claim(&mut self, key: &ObjectKey) {
+        if let Some(pod) = self.pods.get(key) {
+            let claims = self.claims(&pod);
+            self.pods.set_claims(key, claims);
+        }
+    }
+
+    fn status_addresses(&self, key: &ObjectKey) -> BTreeSet<IpAddr> {
+        self.pods
+            .get(key)
+            .map(|pod| pod.addresses)
+            .unwrap_or_default()
     }
 
     /// Pods that the API no longer has but whose endpoint is still here.
+    #[cfg(test)]
     pub(crate) fn lingering_pods(&self) -> impl Iterator<Item = &Pod> {
-        self.endpoints
-            .values()
-            .filter_map(|local| local.pod.as_ref())
-            .filter(|pod| {
-                self.pods
-                    .get(&pod.key)
-                    .is_none_or(|present| present.uid != pod.uid)
-            })
-    }
-
-    fn subjects(&self) -> BTreeMap<SubjectKey, Subject> {
-        let mut subjects = BTreeMap::new();
-        for LocalEndpoint { endpoint, pod } in self.endpoints.values() {
-            let key = SubjectKey {
-                pod: endpoint.pod.clone(),
-                uid: endpoint.uid.clone(),
-            };
-            let subject = subjects.entry(key).or_insert_with(|| Subject {
-                addresses: BTreeSet::new(),
-                ports: BTreeSet::new(),
-                standing: Standing::Unknown,
-            });
-            subject.addresses.extend(&endpoint.addresses);
-            subject.ports.insert(endpoint.host_ifname.clone());
-            if pod.is_some() {
-                subject.standing = Standing::Known {
-                    ingress: BTreeSet::new(),
-                    egress: BTreeSet::new(),
-                };
-            }
-        }
-        subjects
+        let local = self.endpoints.values().filter_map(|e| e.pod.as_ref());
+        local
+            .map(|local| &local.pod)
+            .filter(|pod| !self.pods.has(&pod.key, &pod.uid))
     }
 }
 
-fn namespace_labels(namespace: &core::Namespace) -> (Arc<str>, Labels) {
-    let name = namespace.metadata.name.as_deref().unwrap_or_default();
-    (
-        name.into(),
-        namespace.metadata.labels.clone().unwrap_or_default(),
-    )
+impl PartialEq for Index {
+    fn eq(&self, other: &Self) -> bool {
+        self.node == other.node
+            && self.namespaces == other.namespaces
+            && self.policies == other.policies
+            && self.endpoints.iter().eq(other.endpoints.iter())
+            && self.pods.iter().eq(other.pods.iter())
+    }
 }
 
-fn replace<T: PartialEq>(old: &mut T, new: T) -> bool {
-    let changed = *old != new;
-    *old = new;
-    changed
-}
-
-fn retain<K: Ord, V>(map: &mut BTreeMap<K, V>, keep: impl Fn(&K) -> bool) -> bool {
-    let before = map.len();
-    map.retain(|key, _| keep(key));
-    map.len() != before
-}
+impl Eq for Index {}

@@ -14,30 +14,37 @@
 //! (I1). What a policy says and cannot be understood never allows anything.
 
 mod block;
+mod cache;
 #[cfg(feature = "cases")]
 pub mod cases;
+mod endpoints;
 mod evaluate;
 mod index;
 mod key;
+mod limit;
 mod model;
+mod objects;
 mod packet;
 mod parse;
 mod pod;
 mod port;
 mod problem;
-mod resolve;
 mod selector;
+mod store;
+mod template;
 
 pub use block::IpBlock;
+pub use endpoints::Endpoint;
 pub use evaluate::{Judgement, Verdict, evaluate};
-pub use index::{Endpoint, Index};
+pub use index::Index;
 pub use key::{EndpointId, ObjectKey, Uid};
+pub use limit::{MAX_ADDRESSES, MAX_TERMS};
 pub use model::{
     Direction, Named, Peers, Policy, PolicyModel, PortMatch, Ports, Rule, Standing, Subject,
     SubjectKey,
 };
 pub use packet::{Packet, Path, Payload, State};
-pub use pod::{ContainerPort, Pod};
+pub use pod::{ContainerPort, Pod, SlimPod};
 pub use port::{PortRange, Protocol};
 pub use problem::Problem;
 pub use selector::{Labels, Namespaces, Operator, PeerSelector, Requirement, Selector};

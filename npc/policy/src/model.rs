@@ -13,12 +13,14 @@ pub struct PolicyModel {
     /// The pods of this node.
     pub subjects: BTreeMap<SubjectKey, Subject>,
     /// The policies that select at least one of them.
-    pub policies: BTreeMap<ObjectKey, Policy>,
+    pub policies: BTreeMap<ObjectKey, Arc<Policy>>,
     /// The addresses of every peer selector that those policies use; no entry is missing, an empty
     /// one means that nobody matches.
-    pub peers: BTreeMap<PeerSelector, BTreeSet<IpAddr>>,
+    pub peers: BTreeMap<Arc<PeerSelector>, Arc<BTreeSet<IpAddr>>>,
     /// What is wrong with those policies.
     pub problems: BTreeSet<Problem>,
+    /// Limits that they are near; nothing is closed yet.
+    pub warnings: BTreeSet<Problem>,
 }
 
 /// A pod of this node: a recreated pod of the same name is another one.
@@ -66,7 +68,7 @@ pub enum Direction {
 }
 
 /// One NetworkPolicy, resolved.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
     /// What may enter its subjects; `None`: it does not isolate them for ingress.
     pub ingress: Option<Vec<Rule>>,
@@ -91,7 +93,7 @@ pub enum Peers {
     /// These; both sets empty means nobody.
     Only {
         /// Pods, by selector ([`PolicyModel::peers`] holds their addresses).
-        pods: BTreeSet<PeerSelector>,
+        pods: BTreeSet<Arc<PeerSelector>>,
         /// Addresses, whoever owns them.
         blocks: BTreeSet<IpBlock>,
     },
@@ -126,7 +128,7 @@ pub struct Named {
     /// The name.
     pub name: Arc<str>,
     /// Address and port number of each pod that has it.
-    pub members: BTreeSet<(IpAddr, u16)>,
+    pub members: Arc<BTreeSet<(IpAddr, u16)>>,
 }
 
 impl PolicyModel {

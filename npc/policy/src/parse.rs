@@ -9,6 +9,8 @@ use ipnet::IpNet;
 use k8s_openapi::api::networking::v1 as networking;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
+use crate::cache::NamedKey;
+use crate::limit::{self, Measure};
 use crate::{IpBlock, Namespaces, ObjectKey, PeerSelector, PortRange, Problem, Protocol, Selector};
 
 /// A NetworkPolicy in normal form, not yet resolved to addresses.
@@ -21,7 +23,14 @@ pub(crate) struct PolicySpec {
     pub(crate) ingress: Option<Vec<RuleSpec>>,
     /// The same for egress.
     pub(crate) egress: Option<Vec<RuleSpec>>,
+    /// The first of them; there may be as many as fields.
     pub(crate) problems: Vec<Problem>,
+    /// Limits that are near.
+    pub(crate) warnings: Vec<Problem>,
+    /// Most selectors that a direction has.
+    pub(crate) selectors: usize,
+    /// It has named ports: what they are changes with pods.
+    pub(crate) has_named_ports: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,7 +43,7 @@ pub(crate) struct RuleSpec {
 pub(crate) enum PeersSpec {
     Any,
     Only {
-        pods: BTreeSet<PeerSelector>,
+        pods: BTreeSet<Arc<PeerSelector>>,
         blocks: BTreeSet<IpBlock>,
     },
 }
@@ -55,7 +64,84 @@ pub(crate) enum PortSpec {
 /// Path of a field and what is wrong with it.
 type Fault = (String, String);
 
+impl RuleSpec {
+    /// What is counted against [`limit::MAX_TERMS`].
+    fn terms(&self) -> usize {
+        let peers = match &self.peers {
+            PeersSpec::Any => 1,
+            PeersSpec::Only { pods, blocks } => {
+                let blocks = blocks.iter().map(|block| match block.except().len() {
+                    0 => 1,
+                    excepts => limit::TERMS_OF_SET + excepts,
+                });
+                limit::TERMS_OF_SET * pods.len() + blocks.sum::<usize>()
+            }
+        };
+        let ports = match &self.ports {
+            PortsSpec::Any => 1,
+            PortsSpec::Only(entries) => {
+                entries.len() + (limit::TERMS_OF_SET - 1) * self.named_ports().count()
+            }
+        };
+        peers + ports
+    }
+
+    fn selectors(&self) -> usize {
+        match &self.peers {
+            PeersSpec::Any => 0,
+            PeersSpec::Only { pods, .. } => pods.len(),
+        }
+    }
+
+    /// Its named ports.
+    pub(crate) fn named_ports(&self) -> impl Iterator<Item = (Protocol, &Arc<str>)> {
+        let entries = match &self.ports {
+            PortsSpec::Any => None,
+            PortsSpec::Only(entries) => Some(entries),
+        };
+        entries
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| match entry {
+                PortSpec::Named(protocol, name) => Some((*protocol, name)),
+                PortSpec::Protocol(_) | PortSpec::Range(..) => None,
+            })
+    }
+
+    /// A named port of the pods among its peers. An ipBlock has no named ports: even where it
+    /// covers a pod, it speaks of addresses only.
+    pub(crate) fn named_key(&self, protocol: Protocol, name: &Arc<str>) -> NamedKey {
+        NamedKey {
+            protocol,
+            name: Arc::clone(name),
+            among: match &self.peers {
+                PeersSpec::Any => None,
+                PeersSpec::Only { pods, .. } => Some(pods.clone()),
+            },
+        }
+    }
+}
+
 impl PolicySpec {
+    /// A policy of which nothing can be read but its name: it isolates all pods of its namespace
+    /// and allows nothing.
+    pub(crate) fn unreadable(key: &ObjectKey, why: &str) -> Self {
+        Self {
+            key: key.clone(),
+            subjects: Selector::default(),
+            ingress: Some(Vec::new()),
+            egress: Some(Vec::new()),
+            problems: vec![Problem {
+                policy: key.clone(),
+                field: "spec".to_owned(),
+                message: format!("cannot be read: {why}"),
+            }],
+            warnings: Vec::new(),
+            selectors: 0,
+            has_named_ports: false,
+        }
+    }
+
     pub(crate) fn parse(policy: &networking::NetworkPolicy) -> Self {
         let key = ObjectKey::of(policy);
         // A policy without a spec is one with an empty spec: all pods, no ingress.
@@ -93,16 +179,33 @@ impl PolicySpec {
             };
 
         let namespace = &key.namespace;
+        let mut warnings = Vec::new();
+        let mut beyond = Vec::new();
         let mut direction = |isolates: bool, name: &str, rules: Vec<RawRule<'_>>| {
             if !isolates {
                 return None;
             }
+            let field = format!("spec.{name}");
+            let measure = Measure {
+                policy: &key,
+                field: &field,
+                what: "peers, excepts and ports (selectors, named ports and CIDRs with excepts count \
+                       four times)",
+                limit: limit::MAX_TERMS,
+            };
             let mut own = Vec::new();
-            let parsed = rules
-                .iter()
-                .enumerate()
-                .map(|(i, rule)| rule.parse(namespace, &format!("spec.{name}[{i}]"), &mut own))
-                .collect();
+            let mut parsed: Vec<RuleSpec> = Vec::new();
+            let mut terms = 0;
+            for (i, rule) in rules.iter().enumerate() {
+                let rule = rule.parse(namespace, &format!("{field}[{i}]"), &mut own);
+                terms += rule.terms();
+                if terms > limit::MAX_TERMS {
+                    beyond.push(measure.exceeded(&format!("[{i}]")));
+                    return Some(Vec::new());
+                }
+                parsed.push(rule);
+            }
+            warnings.extend(measure.near(terms));
             let void = unreadable || !own.is_empty();
             faults.append(&mut own);
             Some(if void { Vec::new() } else { parsed })
@@ -131,20 +234,34 @@ impl PolicySpec {
                 })
                 .collect(),
         );
-        let problems = faults
+        let problems = faults.into_iter().map(|(field, message)| Problem {
+            policy: key.clone(),
+            field,
+            message,
+        });
+        let rules: Vec<&Vec<RuleSpec>> = [&ingress, &egress].into_iter().flatten().collect();
+        let selectors = rules
+            .iter()
+            .map(|rules| rules.iter().map(RuleSpec::selectors).sum())
+            .max()
+            .unwrap_or_default();
+        let has_named_ports = rules
             .into_iter()
-            .map(|(field, message)| Problem {
-                policy: key.clone(),
-                field,
-                message,
-            })
-            .collect();
+            .flatten()
+            .any(|rule| rule.named_ports().next().is_some());
         Self {
+            selectors,
+            has_named_ports,
+            problems: beyond
+                .into_iter()
+                .chain(problems)
+                .take(limit::MAX_PROBLEMS)
+                .collect(),
+            warnings,
             key,
             subjects,
             ingress,
             egress,
-            problems,
         }
     }
 }
@@ -167,7 +284,7 @@ impl RawRule<'_> {
                     let field = format!("{field}.{}[{i}]", self.peers_field);
                     match peer(raw, namespace, &field) {
                         Ok(Peer::Pods(selector)) => {
-                            pods.insert(selector);
+                            pods.insert(Arc::new(selector));
                         }
                         Ok(Peer::Block(block)) => blocks.extend(block),
                         Err(mut found) => faults.append(&mut found),

@@ -4,7 +4,7 @@ use weft_policy::{Endpoint, EndpointId, ObjectKey};
 use super::*;
 use crate::{config, state::List};
 
-fn sync(state: &Arc<State>) -> Sync<Iptables<FakeKernel>> {
+pub(super) fn sync(state: &Arc<State>) -> Sync<Iptables<FakeKernel>> {
     let (announcer, _) = Announcer::new("n1", Arc::clone(state));
     Sync {
         state: Arc::clone(state),
@@ -21,7 +21,7 @@ fn sync(state: &Arc<State>) -> Sync<Iptables<FakeKernel>> {
     }
 }
 
-fn ready() -> Arc<State> {
+pub(super) fn ready() -> Arc<State> {
     let state = Arc::new(State::new("n1"));
     for list in List::ALL {
         state.arrived(list);

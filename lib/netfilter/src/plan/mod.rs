@@ -20,7 +20,7 @@ pub use diff::diff;
 pub use hooks::{BaseRule, HookKey};
 pub use observed::{Observed, Saved};
 pub use owner::Owner;
-pub use step::{BaseOp, Plan, RulesStep, SetOp, Step, TableStep};
+pub use step::{BaseOp, MAX_ELEMENTS, Plan, RulesStep, SetOp, Step, TableStep};
 
 #[cfg(test)]
 mod tests;

@@ -71,7 +71,7 @@ pub enum BaseOp {
 }
 
 /// Room of a set. It is a limit, not a reservation; ipset's own default is 65536.
-const MAX_ELEMENTS: u32 = 1 << 20;
+pub const MAX_ELEMENTS: u32 = 1 << 20;
 
 impl Plan {
     /// Is there nothing to do?

@@ -178,7 +178,7 @@ fn corners(objects: &Objects) -> Corners {
 
 /// What a model has that objects do not show.
 fn resolved(model: &PolicyModel, corners: &mut Corners) {
-    if model.peers.values().any(BTreeSet::is_empty) {
+    if model.peers.values().any(|peer| peer.is_empty()) {
         corners.insert("peers that resolve to nobody");
     }
     let both = [Direction::Ingress, Direction::Egress];

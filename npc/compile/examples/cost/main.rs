@@ -1,6 +1,9 @@
 //! What a sync costs before the kernel is asked: `cargo run --release -p weft-policy-compile
-//! --example cost [LOCAL PODS] [PODS] [POLICIES]`. Prints the best of ten in milliseconds.
+//! --example cost [LOCAL PODS] [PODS] [POLICIES]`. Prints the best of ten in milliseconds; then what
+//! policies that are meant to hurt cost beside these.
 #![allow(clippy::print_stdout, reason = "the figures are its output")]
+
+mod hostile;
 
 use std::{
     collections::BTreeSet,
@@ -24,7 +27,7 @@ fn main() {
     let mut sizes = std::env::args().skip(1).map(|n| n.parse::<u32>());
     let mut size = |default| sizes.next().map_or(default, |n| n.expect("a number"));
     let (local, all, policies) = (size(110), size(2000), size(100));
-    let index = index(local, all, policies);
+    let mut index = index(local, all, policies);
     let model = index.model();
     let view = NodeView::default();
     let ruleset = compile(&model, &view);
@@ -34,8 +37,24 @@ fn main() {
         model.policies.len()
     );
     println!("{rules} rules, {sets} sets, {elements} elements");
-    best("clone of the index", || index.clone());
-    best("model", || index.model());
+    best("model from nothing", || index.model());
+    index.refresh();
+    best("model when nothing changed", || index.refresh());
+    let mut turn = 0;
+    let mut change = || {
+        turn += 1;
+        // Policy 0 is here and names every pod of this namespace.
+        let pod = make_pod(&namespace(1), "changing").label("app", "app-0");
+        let pod = pod.address(&format!("10.48.0.{turn}")).node("n2");
+        assert!(index.apply_pod(&pod.build()));
+        index.refresh()
+    };
+    best("a pod changes: model", &mut change);
+    best("a pod changes: model, comparison, ruleset", || {
+        let after = change();
+        assert_ne!(after.peers, model.peers);
+        compile(&after, &view)
+    });
     best("clone of the model", || model.clone());
     best("comparison of equal models", || model == index.model());
     best("compile", || compile(&model, &view));
@@ -44,9 +63,10 @@ fn main() {
             .expect("a plan")
             .to_string()
     });
+    hostile::print(&mut index, &view);
 }
 
-fn best<T>(what: &str, work: impl Fn() -> T) {
+fn best<T>(what: &str, mut work: impl FnMut() -> T) {
     let mut best = Duration::MAX;
     for _ in 0..10 {
         let start = Instant::now();
@@ -57,9 +77,12 @@ fn best<T>(what: &str, work: impl Fn() -> T) {
     println!("{:8.2} ms  {what}", best.as_secs_f64() * 1000.0);
 }
 
+fn namespace(n: u32) -> String {
+    format!("team-{}", n % NAMESPACES)
+}
+
 fn index(local: u32, all: u32, policies: u32) -> Index {
     let mut index = Index::new("n1");
-    let namespace = |n: u32| format!("team-{}", n % NAMESPACES);
     for n in 0..NAMESPACES {
         let name = namespace(n);
         index.apply_namespace(&make_namespace(&name, &[("team", &name)]));
