@@ -13,6 +13,7 @@ mod cluster;
 mod command;
 mod conformance;
 mod demo;
+mod faults;
 mod generate;
 mod image;
 mod install;
@@ -44,6 +45,12 @@ enum Task {
     Bench {
         /// Further arguments of `weft-bench run`.
         #[arg(last = true)]
+        arguments: Vec<String>,
+    },
+    /// Fault experiments on npc in the lab: target/reports/e2e-faults.json.
+    E2eFaults {
+        /// Arguments of `weft-faults`: `--only E2,E24`, `--short`, `--help`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
     /// NetworkPolicy suite of upstream Kubernetes against the lab: target/reports/conformance.
@@ -100,6 +107,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Demo => demo::up(),
         Task::DemoDown => demo::down(),
         Task::Bench { arguments } => bench::run_on_lab(&arguments),
+        Task::E2eFaults { arguments } => faults::run_on_lab(&arguments),
         Task::Conformance { policy, arguments } => conformance::run(&policy, &arguments),
         Task::Image { arch } => image::build(arch).map(drop),
         Task::Install => install::run_in_lab(&image::build(image::Arch::host())?),
