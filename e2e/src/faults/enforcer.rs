@@ -255,37 +255,58 @@ impl Enforcer {
         Deed::new("nft flush ruleset", "nft flush ruleset")
     }
 
-    /// Deletions of single things, as E25 has them: the first `count` sets lose a member, then all
-    /// of them.
+    /// A shell function `filled` that prints npc's sets that have members: kind and name.
+    fn filled(self) -> &'static str {
+        match self {
+            Self::Iptables(_) => {
+                "filled() { for set in $(ipset list -n | grep ^weft-npc- | sort); do \
+                   ipset list $set | sed '1,/^Members/d' | grep -q . && echo set $set; done; }"
+            }
+            Self::Nftables => {
+                "filled() { { nft list sets inet; nft list maps inet; } | awk '/table inet/ {t=$3} \
+                   /^\t(set|map) / && t == \"weft\" {kind=$1; name=$2} \
+                   /elements = / && t == \"weft\" {print kind, name}' | sort; }"
+            }
+        }
+    }
+
+    /// How many sets of npc have members on a node.
+    pub(crate) async fn sets(self, lab: &Lab, node: &str) -> anyhow::Result<usize> {
+        let line = format!("{}; filled | wc -l", self.filled());
+        let text = lab.enter(node, &["sh", "-c", &line]).await?;
+        text.trim().parse().context("the number of sets")
+    }
+
+    /// Deletions of single things, as E25 has them: each of the first `count` sets that have members
+    /// loses one, then all of them lose all.
     pub(crate) fn deletions(self, count: usize) -> Vec<Deed> {
+        let filled = self.filled();
         let mut deeds = Vec::new();
         for number in 1..=count {
             let line = match self {
                 Self::Iptables(_) => format!(
-                    "set=$(ipset list -n | grep ^weft-npc- | sort | sed -n {number}p); \
-                     member=$(ipset list $set | sed '1,/^Members/d' | head -1); \
-                     [ -z \"$member\" ] || ipset del $set $member"
+                    "{filled}; set=$(filled | sed -n {number}p | cut -d' ' -f2); \
+                     ipset del $set $(ipset list $set | sed '1,/^Members/d' | head -1)"
                 ),
                 Self::Nftables => format!(
-                    "set=$(nft list sets inet 2>/dev/null | awk '/table inet/ {{t=$3}} \
-                       /^\\t(set|map) / && t == \"weft\" {{print $2}}' | sort | sed -n {number}p); \
-                     member=$(nft list set inet weft $set | tr '\\n\\t' '  ' | \
+                    "{filled}; set -- $(filled | sed -n {number}p); \
+                     member=$(nft list $1 inet weft $2 | tr '\n\t' '  ' | \
                        sed -n 's/.*elements = {{ *\\([^,}}]*\\).*/\\1/p'); \
-                     [ -z \"$member\" ] || nft delete element inet weft $set \"{{ $member }}\""
+                     nft delete element inet weft $2 \"{{ $member }}\""
                 ),
             };
             deeds.push(Deed::new(format!("a member of set {number}"), line));
         }
         let all = match self {
-            Self::Iptables(_) => {
-                "for set in $(ipset list -n | grep ^weft-npc-); do ipset flush $set; done"
-            }
+            Self::Iptables(_) => "filled | while read kind set; do ipset flush $set; done",
             Self::Nftables => {
-                "for set in $(nft list sets inet | awk '/table inet/ {t=$3} \
-                   /^\\t(set|map) / && t == \"weft\" {print $2}'); do nft flush set inet weft $set; done"
+                "filled | while read kind set; do nft flush $kind inet weft $set; done"
             }
         };
-        deeds.push(Deed::new("all members of all sets", all));
+        deeds.push(Deed::new(
+            "all members of all sets",
+            format!("{filled}; {all}"),
+        ));
         deeds
     }
 

@@ -16,8 +16,8 @@ use super::{
 
 /// Until kube-proxy and kubelet have written their rules anew.
 const WRITTEN: Duration = Duration::from_secs(60);
-/// Sets that lose a member.
-const SETS: usize = 4;
+/// At most so many sets lose a member.
+const SETS: usize = 6;
 
 /// E24: flushes of every kind, in turn, at moments that nobody planned.
 pub(crate) async fn flushed(stage: &Stage<'_>, size: &Size) -> anyhow::Result<Found> {
@@ -95,7 +95,8 @@ async fn rewrite(stage: &Stage<'_>, node: &str) -> anyhow::Result<()> {
 pub(crate) async fn deleted(stage: &Stage<'_>, size: &Size) -> anyhow::Result<Found> {
     let node = stage.n1();
     let enforcer = Enforcer::of(&stage.lab, node).await?;
-    let deeds = enforcer.deletions(SETS);
+    let sets = enforcer.sets(&stage.lab, node).await?;
+    let deeds = enforcer.deletions(sets.min(SETS));
     let (measured, done) = stage
         .measure(async || suffer_all(stage, enforcer, &deeds).await)
         .await?;
@@ -131,7 +132,12 @@ pub(crate) async fn deleted(stage: &Stage<'_>, size: &Size) -> anyhow::Result<Fo
         ));
     }
     stage.enforced().await?;
-    Ok(found.note(format!("rules in {}", enforcer.word())))
+    Ok(found
+        .note(format!("{sets} sets with members, {}", enforcer.word()))
+        .wrong_if(
+            sets == 0,
+            "npc has no set with members: nothing was deleted",
+        ))
 }
 
 /// One after the other, at uneven times. Every deed is done, whatever became of those before.

@@ -66,8 +66,9 @@ impl Prober {
     ) -> anyhow::Result<Self> {
         let probe = lab.probe();
         let probe = probe.to_string_lossy();
-        let mut words = vec!["ip", "netns", "exec", &place.netns, &probe, "meter"];
-        words.push("--until-eof");
+        // A busy machine must not blind it.
+        let mut words = vec!["nice", "-n", "-15", "ip", "netns", "exec", &place.netns];
+        words.extend([&probe, "meter", "--until-eof"]);
         words.extend(arguments.iter().map(String::as_str));
         let what = format!("on {} {}", place.node, words.join(" "));
         let mut child = lab
