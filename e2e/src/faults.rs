@@ -225,23 +225,28 @@ pub fn chosen(only: &[String]) -> anyhow::Result<Vec<Experiment>> {
 }
 
 /// Runs experiments one after the other and gives each row when it is known. One that fails does not
-/// stop the others.
+/// stop the others. When `stop` is over, the one that runs ends and what it did is taken back.
 ///
 /// # Errors
 /// There is no lab of this checkout with weft in it, or it is not healthy to begin with.
 pub async fn run(
     size: &Size,
     experiments: &[Experiment],
+    stop: impl Future<Output = ()>,
     mut report: impl FnMut(&Row),
 ) -> anyhow::Result<Vec<Row>> {
     let settings = Settings::new();
     let lab = Lab::new(&settings).await?;
     let before = Before::read(&lab).await?;
     let mut rows = Vec::new();
+    let mut stop = std::pin::pin!(stop);
     for experiment in experiments {
-        let row = one(*experiment, size, &lab, &before).await;
+        let (row, stopped) = one(*experiment, size, &lab, &before, stop.as_mut()).await;
         report(&row);
         rows.push(row);
+        if stopped {
+            break;
+        }
     }
     Ok(rows)
 }
@@ -262,16 +267,30 @@ pub fn elsewhere() -> Vec<Row> {
     ELSEWHERE.into_iter().map(row).collect()
 }
 
-async fn one(experiment: Experiment, size: &Size, lab: &Lab, before: &Before) -> Row {
+/// The row of one experiment, and whether somebody stopped it.
+async fn one(
+    experiment: Experiment,
+    size: &Size,
+    lab: &Lab,
+    before: &Before,
+    stop: impl Future<Output = ()>,
+) -> (Row, bool) {
     let begun = Instant::now();
     let name = format!("experiment_{}", experiment.id.to_lowercase());
     let limit = Duration::from_secs(experiment.seconds);
     let result = within(limit, &name, async |s: &Scenario| {
-        stage::settled(s).await.context("before the experiment")?;
-        let stage = Stage::set(s).await?;
-        experiment.run(&stage, size).await
+        let work = async {
+            stage::settled(s).await.context("before the experiment")?;
+            let stage = Stage::set(s).await?;
+            experiment.run(&stage, size).await.map(Some)
+        };
+        tokio::select! {
+            found = work => found,
+            () = stop => Ok(None),
+        }
     })
     .await;
+    let stopped = matches!(result, Ok(None));
     let mended = before.mend(lab, &name).await;
     let mut row = Row {
         id: experiment.id.into(),
@@ -285,7 +304,8 @@ async fn one(experiment: Experiment, size: &Size, lab: &Lab, before: &Before) ->
     };
     let mut wrong = Vec::new();
     match result {
-        Ok(found) => {
+        Ok(None) => wrong.push("somebody stopped it".into()),
+        Ok(Some(found)) => {
             row.control = found.control;
             row.counts = found.counts;
             row.repair = found.repair;
@@ -303,7 +323,7 @@ async fn one(experiment: Experiment, size: &Size, lab: &Lab, before: &Before) ->
     if !wrong.is_empty() {
         row.verdict = Verdict::Failed(wrong);
     }
-    row
+    (row, stopped)
 }
 
 /// What the experiments change beyond their own namespace, as it was before them.

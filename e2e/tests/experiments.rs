@@ -6,9 +6,14 @@ use weft_e2e::faults::{Size, chosen, row::Verdict, row::table, run};
 /// Runs one experiment; its table is the message of a failure.
 async fn experiment(id: &str) {
     let experiments = chosen(&[id.to_owned()]).expect("an experiment");
-    let rows = run(&Size::short(), &experiments, |row| {
-        eprintln!("{}", table(std::slice::from_ref(row)));
-    })
+    let rows = run(
+        &Size::short(),
+        &experiments,
+        std::future::pending(),
+        |row| {
+            eprintln!("{}", table(std::slice::from_ref(row)));
+        },
+    )
     .await
     .expect("a lab with weft");
     let passed = rows.iter().all(|row| row.verdict == Verdict::Passed);

@@ -10,6 +10,7 @@ use std::{fs, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
 use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
 use weft_e2e::faults::{
     Size, chosen, elsewhere,
     row::{Row, Verdict, table},
@@ -67,7 +68,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
     let experiments = chosen(&arguments.only)?;
     let mut rows: Vec<Row> = Vec::new();
-    run(&arguments.size(), &experiments, |row| {
+    run(&arguments.size(), &experiments, stop(), |row| {
         println!("{}", table(std::slice::from_ref(row)));
         rows.push(row.clone());
         // What is known stays known when something kills us.
@@ -89,6 +90,21 @@ async fn main() -> anyhow::Result<ExitCode> {
     } else {
         ExitCode::SUCCESS
     })
+}
+
+/// Ends on SIGINT or SIGTERM.
+async fn stop() {
+    let terminated = async {
+        match signal(SignalKind::terminate()) {
+            Ok(mut signal) => signal.recv().await,
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminated => {}
+    }
+    eprintln!("stopping: taking back what the experiment did");
 }
 
 fn write(path: &PathBuf, rows: &[Row]) -> anyhow::Result<()> {

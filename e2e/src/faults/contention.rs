@@ -1,6 +1,6 @@
 //! E26, E27, E30: others hold the lock, fill the connection table, make the kernel's queues run over.
 
-use std::{fs, path::Path, process::Stdio, time::Duration};
+use std::{fs, process::Stdio, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use tokio::time::{Instant, sleep};
@@ -20,6 +20,9 @@ use crate::socket;
 
 /// Size of the connection table, one number for all namespaces of a machine.
 pub(crate) const CONNTRACK_MAX: &str = "/proc/sys/net/netfilter/nf_conntrack_max";
+
+/// Its entries, of each namespace by itself.
+const CONNTRACK_COUNT: &str = "/proc/sys/net/netfilter/nf_conntrack_count";
 
 fn shown(times: Vec<u64>) -> String {
     Spread::of(times).map_or_else(
@@ -91,14 +94,36 @@ pub(crate) async fn locked(stage: &Stage<'_>, size: &Size) -> anyhow::Result<Fou
         ))
 }
 
+/// A small connection table; as large as before when dropped.
+struct SmallTable {
+    old: String,
+}
+
+impl SmallTable {
+    fn new(limit: u64) -> anyhow::Result<Self> {
+        let old = fs::read_to_string(CONNTRACK_MAX).context(CONNTRACK_MAX)?;
+        fs::write(CONNTRACK_MAX, limit.to_string()).context(CONNTRACK_MAX)?;
+        Ok(Self { old })
+    }
+}
+
+impl Drop for SmallTable {
+    fn drop(&mut self) {
+        if let Err(error) = fs::write(CONNTRACK_MAX, self.old.trim()) {
+            eprintln!(
+                "{CONNTRACK_MAX} stays small: {error}; write {} to it",
+                self.old.trim()
+            );
+        }
+    }
+}
+
 /// E27: the connection table is full, by a flood of forbidden connections from a pod.
 pub(crate) async fn full(stage: &Stage<'_>, size: &Size) -> anyhow::Result<Found> {
-    let path = Path::new(CONNTRACK_MAX);
-    let old = fs::read_to_string(path).with_context(|| CONNTRACK_MAX.to_owned())?;
     let place = Place::of(&stage.lab, &stage.other).await?;
     let (measured, (limit, fill, dropped)) = stage
         .measure(async || {
-            let mut used = 0;
+            let mut used: u64 = fs::read_to_string(CONNTRACK_COUNT)?.trim().parse()?;
             for node in stage
                 .s
                 .nodes()
@@ -112,7 +137,7 @@ pub(crate) async fn full(stage: &Stage<'_>, size: &Size) -> anyhow::Result<Found
             // Nobody but the flooded node may reach it: it counts for the whole machine.
             let limit = used + 1500;
             let dropped = table_full(stage).await?;
-            fs::write(path, limit.to_string()).context("make the connection table small")?;
+            let small = SmallTable::new(limit)?;
             let flood: Vec<String> = (0..8)
                 .flat_map(|lane| {
                     let to = socket(&stage.server.ip, FORBIDDEN + 10 + lane);
@@ -124,7 +149,7 @@ pub(crate) async fn full(stage: &Stage<'_>, size: &Size) -> anyhow::Result<Found
             let fill = connections(stage, stage.n2()).await?;
             // The flood is no attempt of the experiment: how it fared is of no interest.
             flood.end().await?;
-            fs::write(path, old.trim()).context("restore the connection table")?;
+            drop(small);
             Ok((
                 limit,
                 fill,
@@ -157,25 +182,32 @@ pub(crate) async fn full(stage: &Stage<'_>, size: &Size) -> anyhow::Result<Found
 
 /// Entries in the connection table of a member.
 async fn connections(stage: &Stage<'_>, member: &str) -> anyhow::Result<u64> {
-    let text = stage
-        .sh(member, "cat /proc/sys/net/netfilter/nf_conntrack_count")
-        .await?;
+    let text = stage.sh(member, &format!("cat {CONNTRACK_COUNT}")).await?;
     text.trim().parse().context("nf_conntrack_count")
 }
 
 /// Packets that the second node dropped because the table was full, and entries that it gave up.
 async fn table_full(stage: &Stage<'_>) -> anyhow::Result<u64> {
     let text = stage
-        .sh(stage.n2(), "conntrack -S 2>/dev/null || true")
+        .sh(stage.n2(), "cat /proc/net/stat/nf_conntrack")
         .await?;
-    Ok(text
+    Ok(dropped(&text))
+}
+
+/// The columns `drop` and `early_drop` of `/proc/net/stat/nf_conntrack`, a line for each processor,
+/// in hexadecimal.
+fn dropped(text: &str) -> u64 {
+    let mut lines = text.lines();
+    let head: Vec<&str> = lines
+        .next()
+        .unwrap_or_default()
         .split_whitespace()
-        .filter_map(|word| {
-            word.strip_prefix("drop=")
-                .or(word.strip_prefix("early_drop="))
-        })
-        .filter_map(|number| number.parse::<u64>().ok())
-        .sum())
+        .collect();
+    lines
+        .flat_map(|line| head.iter().zip(line.split_whitespace()))
+        .filter(|(name, _)| matches!(**name, "drop" | "early_drop"))
+        .filter_map(|(_, number)| u64::from_str_radix(number, 16).ok())
+        .sum()
 }
 
 /// E30: devices come and go faster than anybody can follow.
@@ -218,4 +250,18 @@ pub(crate) async fn storm(stage: &Stage<'_>, size: &Size) -> anyhow::Result<Foun
         Err(error) => found.wrong.push(format!("{error:#}")),
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drops_of_all_processors_are_added() {
+        let text = "entries  found drop early_drop error\n\
+                    00000010  00000001 00000002 0000000a 00000000\n\
+                    00000010  00000000 00000001 00000000 00000000\n";
+        assert_eq!(dropped(text), 13);
+        assert_eq!(dropped(""), 0);
+    }
 }

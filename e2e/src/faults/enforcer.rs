@@ -162,11 +162,12 @@ impl Enforcer {
             .repaired
             .clone()
             .unwrap_or_else(|| "[ \"$(shape)\" = \"$before\" ]".into());
-        // 30 s in steps of 10 ms and what a look takes.
+        // Some ten seconds, in steps of 10 ms and what a look takes.
         let line = format!(
-            "{shape}; before=$(shape); begun=$(date +%s%3N); {deed} || exit 9; \
-             n=0; until {check}; do n=$((n+1)); [ $n -gt 1500 ] && break; sleep 0.01; done; \
-             ended=$(date +%s%3N); [ $n -le 1500 ]; right=$?; {after}; \
+            "{shape}; before=$(shape); begun=$(date +%s%3N); \
+             {{ {deed}; }} >/dev/null || exit 9; \
+             n=0; until {check}; do n=$((n+1)); [ $n -gt 300 ] && break; sleep 0.01; done; \
+             ended=$(date +%s%3N); [ $n -le 300 ]; right=$?; {{ {after}; }} >/dev/null; \
              echo $begun $ended $right",
             shape = self.shape(),
             deed = deed.line,

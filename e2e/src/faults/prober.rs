@@ -68,7 +68,7 @@ impl Prober {
         let probe = probe.to_string_lossy();
         // A busy machine must not blind it.
         let mut words = vec!["nice", "-n", "-15", "ip", "netns", "exec", &place.netns];
-        words.extend([&probe, "meter", "--until-eof"]);
+        words.extend([&*probe, "meter", "--until-eof"]);
         words.extend(arguments.iter().map(String::as_str));
         let what = format!("on {} {}", place.node, words.join(" "));
         let mut child = lab

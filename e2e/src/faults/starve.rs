@@ -19,8 +19,9 @@ use super::{
 
 /// Where cgroups are mounted.
 const CGROUPS: &str = "/sys/fs/cgroup";
-/// Beyond what npc uses; more policies than ever need more.
-const ROOM: u64 = 2 << 20;
+/// Beyond what npc holds for itself: for the kernel's part of it, and for its program, which the
+/// kernel reads anew when it must. Many more policies need more.
+const ROOM: [u64; 4] = [6 << 20, 8 << 20, 10 << 20, 12 << 20];
 /// Until the kernel has ended npc and the kubelet has started it again.
 const RESTARTED: Duration = Duration::from_secs(60);
 /// Between two changes, when npc has hardly any time.
@@ -60,18 +61,15 @@ struct Limit {
 }
 
 impl Limit {
-    /// Of memory, with the file that says how much is used.
-    fn of_memory(directory: &Path) -> Option<(Self, PathBuf)> {
-        [
-            ("memory.limit_in_bytes", "memory.usage_in_bytes", "-1"),
-            ("memory.max", "memory.current", "max"),
-        ]
-        .into_iter()
-        .map(|(limit, usage, back)| {
-            let file = directory.join(limit);
-            (Self { file, back }, directory.join(usage))
-        })
-        .find(|(limit, _)| limit.file.exists())
+    /// Of memory.
+    fn of_memory(directory: &Path) -> Option<Self> {
+        [("memory.limit_in_bytes", "-1"), ("memory.max", "max")]
+            .into_iter()
+            .map(|(limit, back)| Self {
+                file: directory.join(limit),
+                back,
+            })
+            .find(|limit| limit.file.exists())
     }
 
     /// Of processor time, with what to write.
@@ -101,6 +99,18 @@ impl Drop for Limit {
     }
 }
 
+/// Memory that a process holds for itself, bytes, by `/proc/PID/status`.
+fn own_memory(status: &str) -> anyhow::Result<u64> {
+    let kilobytes = status
+        .lines()
+        .find_map(|line| line.strip_prefix("RssAnon:"))
+        .and_then(|rest| rest.split_whitespace().next())
+        .and_then(|number| number.parse::<u64>().ok());
+    kilobytes
+        .map(|kilobytes| kilobytes << 10)
+        .context("no RssAnon of npc")
+}
+
 async fn pid(stage: &Stage<'_>) -> anyhow::Result<u32> {
     let found = stage.sh(stage.n1(), NPC_PID).await?;
     found
@@ -116,7 +126,7 @@ pub(crate) async fn starved(stage: &Stage<'_>, size: &Size) -> anyhow::Result<Fo
     let first = pid(stage).await?;
     let text = fs::read_to_string(format!("/proc/{first}/cgroup"))?;
     let memory = cgroup(&text, "memory").and_then(|directory| Limit::of_memory(&directory));
-    let Some((limit, usage)) = memory else {
+    let Some(limit) = memory else {
         return Ok(Found {
             not_run: Some(format!(
                 "the cgroup of npc has no limit of memory here: {}",
@@ -128,15 +138,20 @@ pub(crate) async fn starved(stage: &Stage<'_>, size: &Size) -> anyhow::Result<Fo
     let mut notes = Vec::new();
     let (measured, slow) = stage
         .measure(async || {
-            let used: u64 = fs::read_to_string(&usage)?.trim().parse()?;
-            limit.set(&(used + ROOM).to_string())?;
+            let used = own_memory(&fs::read_to_string(format!("/proc/{first}/status"))?)?;
+            // The kernel refuses a limit that it cannot reach at once.
+            let allowed = ROOM
+                .into_iter()
+                .map(|room| used + room)
+                .find(|bytes| limit.set(&bytes.to_string()).is_ok())
+                .context("the kernel refuses every limit for the memory of npc")?;
             let second = out_of_memory(stage, first, size.policies).await;
             delete_policies(stage, size.policies).await?;
             let second = second?;
             notes.push(format!(
-                "memory limited to {} KiB (used: {}), {} policies of 100 rules added: ended by the \
+                "memory limited to {} KiB (its own: {}), {} policies of 100 rules added: ended by the \
                  kernel and started again",
-                (used + ROOM) >> 10,
+                allowed >> 10,
                 used >> 10,
                 size.policies
             ));
@@ -217,6 +232,13 @@ async fn delete_policies(stage: &Stage<'_>, policies: usize) -> anyhow::Result<(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn own_memory_is_what_no_file_holds() {
+        let status = "Name:\tweft-npc\nVmRSS:\t   21000 kB\nRssAnon:\t    9000 kB\n";
+        assert_eq!(own_memory(status).expect("a number"), 9000 << 10);
+        assert!(own_memory("Name:\tx\n").is_err());
+    }
 
     #[test]
     fn cgroup_is_found_in_each_hierarchy() {
