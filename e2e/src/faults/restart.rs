@@ -90,6 +90,8 @@ pub(crate) async fn killed(stage: &Stage<'_>, size: &Size) -> anyhow::Result<Fou
             Ok(times)
         })
         .await?;
+    // The next kill, by whoever it is, is again the first one that the kubelet sees.
+    stage.renew(&nodes).await?;
     stage.enforced().await?;
     let kills = times.len();
     Ok(Found::of(stage, &measured, Limits::default())
