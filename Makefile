@@ -5,12 +5,13 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down test test-unit test-netns test-lab e2e conformance bench bench-policy image install \
+.PHONY: help demo demo-down test test-unit test-netns test-lab e2e e2e-faults conformance bench bench-policy image install \
         lab-up lab-down lint fmt gen gen-check clean tools
 
 NODES ?= 3
 LAB ?=
 BENCH ?=
+FAULTS ?=
 CARGO ?= cargo
 XTASK := $(CARGO) xtask
 
@@ -37,6 +38,9 @@ test-lab: tools ## Tests of the lab itself (root; no lab may be up)
 
 e2e: tools ## Tests against a running cluster (KUBECONFIG; default: the lab)
 	$(XTASK) test e2e
+
+e2e-faults: tools ## Fault experiments on npc in the lab (FAULTS="--only E2,E24", --short)
+	$(XTASK) e2e-faults $(FAULTS)
 
 conformance: tools ## NetworkPolicy suite of upstream Kubernetes against the lab
 	$(XTASK) conformance

@@ -67,6 +67,18 @@ impl Lab {
         self.workspace.join("target/debug").join(name)
     }
 
+    /// A command in a member, not yet started.
+    pub(crate) fn inside(&self, member: &str, words: &[&str]) -> Command {
+        let mut line = vec!["enter", member, "--"];
+        line.extend(words);
+        self.lab(&line)
+    }
+
+    /// weft-probe of this checkout, for this machine.
+    pub(crate) fn probe(&self) -> PathBuf {
+        self.program("weft-probe")
+    }
+
     /// `cargo xtask lab <words>`.
     fn lab(&self, words: &[&str]) -> Command {
         let mut lab = command(self.program("xtask"));

@@ -13,6 +13,7 @@
 //! ```
 
 mod diagnose;
+pub mod faults;
 mod flow;
 pub mod hooks;
 mod lab;

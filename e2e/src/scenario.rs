@@ -40,14 +40,22 @@ pub struct Scenario {
 /// The test failed.
 #[allow(clippy::panic, reason = "this is how a test fails")]
 pub async fn scenario(name: &str, body: impl AsyncFnOnce(&Scenario) -> anyhow::Result<()>) {
-    let scenario = match Scenario::begin(name).await {
-        Ok(scenario) => scenario,
-        Err(error) => panic!("{name}: {error:#}"),
-    };
+    if let Err(error) = within(LIMIT, name, body).await {
+        panic!("{name}: {error:#}");
+    }
+}
+
+/// As [`scenario`], with a limit of its own and a value; a failure is the answer.
+pub(crate) async fn within<T>(
+    limit: Duration,
+    name: &str,
+    body: impl AsyncFnOnce(&Scenario) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let scenario = Scenario::begin(name).await?;
     let start = Instant::now();
-    let result = timeout(LIMIT, body(&scenario))
+    let result = timeout(limit, body(&scenario))
         .await
-        .with_context(|| format!("the test took longer than {LIMIT:?}"))
+        .with_context(|| format!("it took longer than {limit:?}"))
         .and_then(|result| result);
     if let Err(error) = &result {
         eprintln!("\n{name}: {error:#}");
@@ -55,9 +63,7 @@ pub async fn scenario(name: &str, body: impl AsyncFnOnce(&Scenario) -> anyhow::R
     }
     scenario.end().await;
     eprintln!("{name}: {:.1?}", start.elapsed());
-    if let Err(error) = result {
-        panic!("{name}: {error:#}");
-    }
+    result
 }
 
 impl Scenario {

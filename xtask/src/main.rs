@@ -13,6 +13,7 @@ mod cluster;
 mod command;
 mod conformance;
 mod demo;
+mod faults;
 mod generate;
 mod image;
 mod install;
@@ -52,6 +53,12 @@ enum Task {
     BenchPolicy {
         /// Further arguments of `weft-bench policy` (`--quick`, `--lab`, `--backends nftables`).
         #[arg(last = true)]
+        arguments: Vec<String>,
+    },
+    /// Fault experiments on npc in the lab: target/reports/e2e-faults.json.
+    E2eFaults {
+        /// Arguments of `weft-faults`: `--only E2,E24`, `--short`, `--help`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
     /// NetworkPolicy suite of upstream Kubernetes against the lab: target/reports/conformance.
@@ -114,6 +121,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::DemoDown => demo::down(),
         Task::Bench { arguments } => bench::run_on_lab(&arguments),
         Task::BenchPolicy { arguments } => bench::run_policy(&arguments),
+        Task::E2eFaults { arguments } => faults::run_on_lab(&arguments),
         Task::Conformance { policy, arguments } => conformance::run(&policy, &arguments),
         Task::Image { arch } => image::build(arch).map(drop),
         Task::Install => install::run_in_lab(&image::build(image::Arch::host())?),

@@ -5,4 +5,5 @@
 
 pub mod cluster;
 pub mod duration;
+pub mod measured;
 pub mod report;

@@ -10,7 +10,9 @@ mod connect;
 mod group;
 mod hold;
 mod icmp;
+mod meter;
 mod ping;
+mod push;
 mod rr;
 mod serve;
 mod stop;
@@ -41,6 +43,8 @@ enum Task {
     ListenGroup(group::ListenArguments),
     /// Send to a multicast group or to broadcast.
     SendGroup(group::SendArguments),
+    /// Many attempts a second that must or must not succeed, and flows that are held meanwhile.
+    Meter(meter::Arguments),
     /// Request/response latency over one TCP connection.
     Rr(rr::Arguments),
     /// Wait for a TCP server, or without one for SIGTERM.
@@ -57,6 +61,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         Task::Ping(arguments) => ping::run(&arguments).await,
         Task::ListenGroup(arguments) => group::listen(&arguments).await,
         Task::SendGroup(arguments) => group::send(&arguments).await,
+        Task::Meter(arguments) => meter::run(&arguments).await,
         Task::Rr(arguments) => rr::run(&arguments).await,
         Task::Wait(arguments) => wait::run(&arguments).await,
         Task::Test(arguments) => test::run(&arguments).await,

@@ -1,5 +1,5 @@
 //! `serve`: one line that says whom we see, then an echo (TCP); the same line as the answer to each
-//! datagram (UDP).
+//! datagram (UDP); on ports of `--push` numbers that nobody asked for.
 
 use std::{
     net::{IpAddr, Ipv6Addr, SocketAddr},
@@ -14,7 +14,7 @@ use tokio::{
     net::{TcpListener, TcpStream, UdpSocket},
 };
 
-use crate::{report::Greeting, stop};
+use crate::{push::push, report::Greeting, stop};
 
 /// Bytes of a datagram that come back in the answer; enough for a sequence number.
 const ECHO_BYTES: usize = 64;
@@ -27,6 +27,9 @@ pub(crate) struct Arguments {
     /// UDP ports to serve.
     #[arg(long, value_delimiter = ',')]
     udp: Vec<u16>,
+    /// TCP ports on which numbers are sent without being asked.
+    #[arg(long, value_delimiter = ',')]
+    push: Vec<u16>,
     /// Address to listen on. Default: every address of both families.
     #[arg(long)]
     address: Option<IpAddr>,
@@ -34,14 +37,18 @@ pub(crate) struct Arguments {
 
 pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     anyhow::ensure!(
-        !(arguments.tcp.is_empty() && arguments.udp.is_empty()),
-        "nothing to serve: give --tcp or --udp"
+        !(arguments.tcp.is_empty() && arguments.udp.is_empty() && arguments.push.is_empty()),
+        "nothing to serve: give --tcp, --udp or --push"
     );
     let me: Arc<str> = host_name()?.into();
     let mut tasks = Vec::new();
     for port in &arguments.tcp {
         let listener = bind_tcp(arguments.address, *port).await?;
         tasks.push(tokio::spawn(serve_tcp(listener, Arc::clone(&me))));
+    }
+    for port in &arguments.push {
+        let listener = bind_tcp(arguments.address, *port).await?;
+        tasks.push(tokio::spawn(serve_push(listener)));
     }
     for port in &arguments.udp {
         // One socket per local address: a wildcard socket would answer from whatever address the
@@ -113,20 +120,32 @@ pub(crate) fn local_addresses() -> anyhow::Result<Vec<IpAddr>> {
 
 async fn serve_tcp(listener: TcpListener, me: Arc<str>) -> anyhow::Result<ExitCode> {
     loop {
-        let (stream, peer) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            // A client that gave up before we accepted is no reason to stop serving.
-            Err(error) => {
-                eprintln!("accept: {error}");
-                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-                continue;
-            }
-        };
+        let (stream, peer) = accept(&listener).await;
         let me = Arc::clone(&me);
         tokio::spawn(async move {
             // The client sees the broken connection and counts it.
             let _ = echo(stream, peer, &me).await;
         });
+    }
+}
+
+async fn serve_push(listener: TcpListener) -> anyhow::Result<ExitCode> {
+    loop {
+        let (stream, _) = accept(&listener).await;
+        tokio::spawn(push(stream));
+    }
+}
+
+/// The next client. One that gave up before we accepted it is no reason to stop serving.
+async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+    loop {
+        match listener.accept().await {
+            Ok(accepted) => return accepted,
+            Err(error) => {
+                eprintln!("accept: {error}");
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+        }
     }
 }
 
@@ -186,6 +205,14 @@ pub(crate) mod tests {
             tokio::spawn(serve_udp(socket, "server".into()));
             return address;
         }
+    }
+
+    /// A server that pushes, on loopback.
+    pub(crate) async fn pushing_server() -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("a bound socket");
+        tokio::spawn(serve_push(listener));
+        address
     }
 
     #[test]

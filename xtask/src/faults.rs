@@ -1,0 +1,168 @@
+//! `cargo xtask e2e-faults`: starts `weft-faults` (`e2e/src/faults.rs`), which does the experiments
+//! and prints their table, and turns its rows into JUnit.
+
+use std::{fs, time::Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+
+use crate::{
+    cluster,
+    command::{at, command, stream},
+    install,
+    test::{
+        junit,
+        libtest::{Case, Outcome},
+    },
+};
+
+const JSON: &str = "target/reports/e2e-faults.json";
+
+/// Runs the experiments on the lab; `arguments` are those of `weft-faults`.
+///
+/// # Errors
+/// No lab with weft, or an experiment failed.
+pub(crate) fn run_on_lab(arguments: &[String]) -> Result<()> {
+    ensure!(
+        cluster::is_up() && install::is_installed(),
+        "the fault experiments need a running lab with weft: start one by `make demo`, or \
+         `make lab-up image install`"
+    );
+    let json = at(JSON);
+    // The report of an earlier run must not be read when this one dies.
+    if json.exists() {
+        fs::remove_file(&json)?;
+    }
+    let begun = Instant::now();
+    let mut line = vec![
+        "run",
+        "--quiet",
+        "--locked",
+        "--package",
+        "weft-e2e",
+        "--bin",
+        "weft-faults",
+        "--",
+        "--json",
+    ];
+    let path = json.to_string_lossy();
+    line.push(&path);
+    line.extend(arguments.iter().map(String::as_str));
+    let mut program = command("cargo", &line);
+    // The experiments need the lab of this checkout, whatever cluster the caller works with.
+    program.env("KUBECONFIG", cluster::kubeconfig());
+    let success = stream(program, |line| println!("{line}"))?;
+    let seconds = begun.elapsed().as_secs_f64();
+    let text = fs::read_to_string(&json)
+        .with_context(|| format!("no experiment ended: {} was not written", json.display()))?;
+    let cases = cases(&text)?;
+    let totals = totals(&cases);
+    fs::write(
+        json.with_extension("xml"),
+        junit::text("e2e-faults", &cases, totals, seconds),
+    )
+    .context("write the JUnit report")?;
+    let (passed, failed, not_run) = totals;
+    let summary = format!(
+        "e2e-faults: {passed} passed, {failed} failed, {not_run} not run in {seconds:.0} s\n"
+    );
+    fs::write(json.with_extension("summary"), &summary)?;
+    print!("{summary}");
+    ensure!(failed == 0, "e2e-faults: {failed} experiments failed");
+    ensure!(
+        success,
+        "e2e-faults: weft-faults failed though no experiment did: see its output above"
+    );
+    ensure!(passed > 0, "e2e-faults: no experiment ran");
+    Ok(())
+}
+
+/// What is read of a row.
+#[derive(Deserialize)]
+struct Row {
+    id: String,
+    what: String,
+    verdict: String,
+    #[serde(default)]
+    why: Why,
+    #[serde(default)]
+    notes: Vec<String>,
+}
+
+/// Reasons of a failure, or the reason for not being run.
+#[derive(Deserialize, Default)]
+#[serde(untagged)]
+enum Why {
+    Many(Vec<String>),
+    One(String),
+    #[default]
+    None,
+}
+
+fn cases(json: &str) -> Result<Vec<Case>> {
+    let rows: Vec<Row> = serde_json::from_str(json).context("read the rows of weft-faults")?;
+    let case = |row: Row| {
+        let outcome = match row.verdict.as_str() {
+            "passed" => Outcome::Passed,
+            "notRun" => Outcome::Ignored,
+            _ => {
+                let reasons = match row.why {
+                    Why::Many(reasons) => reasons,
+                    Why::One(reason) => vec![reason],
+                    Why::None => Vec::new(),
+                };
+                let lines: Vec<String> = reasons.into_iter().chain(row.notes).collect();
+                Outcome::Failed(format!("{}\n", lines.join("\n")))
+            }
+        };
+        Case {
+            program: "faults".into(),
+            name: format!("{} {}", row.id, row.what),
+            outcome,
+        }
+    };
+    Ok(rows.into_iter().map(case).collect())
+}
+
+/// Passed, failed, not run.
+fn totals(cases: &[Case]) -> (u64, u64, u64) {
+    let count = |wanted: fn(&Outcome) -> bool| {
+        cases.iter().filter(|case| wanted(&case.outcome)).count() as u64
+    };
+    (
+        count(|outcome| *outcome == Outcome::Passed),
+        count(|outcome| matches!(outcome, Outcome::Failed(_))),
+        count(|outcome| *outcome == Outcome::Ignored),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_become_cases() {
+        let cases = cases(
+            r#"[
+                {"id": "E2", "what": "npc is killed", "verdict": "passed", "notes": ["20 kills"]},
+                {"id": "E24", "what": "flushes", "verdict": "failed", "why": ["a", "b"], "notes": ["c"]},
+                {"id": "E3", "what": "system calls", "verdict": "notRun", "why": "elsewhere"}
+            ]"#,
+        )
+        .unwrap();
+        let case = |name: &str, outcome| Case {
+            program: "faults".into(),
+            name: name.into(),
+            outcome,
+        };
+        assert_eq!(
+            cases,
+            [
+                case("E2 npc is killed", Outcome::Passed),
+                case("E24 flushes", Outcome::Failed("a\nb\nc\n".into())),
+                case("E3 system calls", Outcome::Ignored),
+            ]
+        );
+        assert_eq!(totals(&cases), (1, 1, 1));
+    }
+}
