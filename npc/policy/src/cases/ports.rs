@@ -94,6 +94,31 @@ pub(super) const CASES: &[Case] = &[
         ],
     },
     Case {
+        number: 0,
+        clause: "of many peers and many ports each pair counts",
+        steps: &[
+            Policy(
+                "x/p",
+                "{podSelector: {matchLabels: {pod: a}}, ingress: [{from: [{podSelector: {matchLabels: {pod: b}}}, {namespaceSelector: {matchLabels: {ns: y}}, podSelector: {matchLabels: {pod: a}}}, {namespaceSelector: {matchLabels: {ns: y}}, podSelector: {matchLabels: {pod: c}}}, {namespaceSelector: {matchLabels: {ns: z}}, podSelector: {matchLabels: {pod: c}}}, {ipBlock: {cidr: 203.0.113.0/24}}], ports: [{port: 1}, {port: 2}, {port: 3, protocol: UDP}, {port: 4, endPort: 5}, {port: serve-80-tcp}]}]}",
+            ),
+            Packets(
+                "x/b -> x/a tcp/1 allow
+                 x/b -> x/a udp/3 allow
+                 y/a -> x/a tcp/2 allow
+                 y/a -> x/a tcp/80 allow
+                 y/c -> x/a tcp/5 allow
+                 z/c -> x/a tcp/1 allow
+                 z/c -> x/a tcp/80 allow
+                 outside -> x/a tcp/4 allow
+                 outside -> x/a tcp/80 allow
+                 x/b -> x/a tcp/3 deny
+                 z/c -> x/a udp/4 deny
+                 outside -> x/a tcp/6 deny
+                 z/b -> x/a tcp/1 deny",
+            ),
+        ],
+    },
+    Case {
         number: 43,
         clause: "a named port is the destination pod's own, by name and protocol",
         steps: &[
