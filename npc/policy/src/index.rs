@@ -268,7 +268,8 @@ impl Index {
             })
     }
 
-    fn subjects(&self) -> BTreeMap<SubjectKey, Subject> {
+    /// The pods of this node by what CNI and their Pods say, without the policies that select them.
+    pub fn subjects(&self) -> BTreeMap<SubjectKey, Subject> {
         let mut subjects = BTreeMap::new();
         for LocalEndpoint { endpoint, pod } in self.endpoints.values() {
             let key = SubjectKey {

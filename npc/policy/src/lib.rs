@@ -27,6 +27,8 @@ mod port;
 mod problem;
 mod resolve;
 mod selector;
+#[cfg(feature = "serde")]
+mod stored;
 
 pub use block::IpBlock;
 pub use evaluate::{Judgement, Verdict, evaluate};

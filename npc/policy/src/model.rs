@@ -9,13 +9,17 @@ use crate::{IpBlock, ObjectKey, PeerSelector, PortRange, Problem, Protocol, Uid}
 
 /// Everything that decides what local pods may send and receive.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct PolicyModel {
     /// The pods of this node.
+    #[cfg_attr(feature = "serde", serde(with = "crate::stored::pairs"))]
     pub subjects: BTreeMap<SubjectKey, Subject>,
     /// The policies that select at least one of them.
+    #[cfg_attr(feature = "serde", serde(with = "crate::stored::pairs"))]
     pub policies: BTreeMap<ObjectKey, Policy>,
     /// The addresses of every peer selector that those policies use; no entry is missing, an empty
     /// one means that nobody matches.
+    #[cfg_attr(feature = "serde", serde(with = "crate::stored::pairs"))]
     pub peers: BTreeMap<PeerSelector, BTreeSet<IpAddr>>,
     /// What is wrong with those policies.
     pub problems: BTreeSet<Problem>,
@@ -23,6 +27,7 @@ pub struct PolicyModel {
 
 /// A pod of this node: a recreated pod of the same name is another one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct SubjectKey {
     /// Namespace and name.
     pub pod: ObjectKey,
@@ -32,6 +37,7 @@ pub struct SubjectKey {
 
 /// What the node knows of a pod of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Subject {
     /// Its addresses, as CNI gave them.
     pub addresses: BTreeSet<IpAddr>,
@@ -43,6 +49,7 @@ pub struct Subject {
 
 /// How policy stands to a pod of this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Standing {
     /// The Pod object with this UID has not been seen yet: nobody can say which policies select
     /// it, so it is closed both ways (but for its own node).
@@ -67,6 +74,7 @@ pub enum Direction {
 
 /// One NetworkPolicy, resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Policy {
     /// What may enter its subjects; `None`: it does not isolate them for ingress.
     pub ingress: Option<Vec<Rule>>,
@@ -76,6 +84,7 @@ pub struct Policy {
 
 /// What one rule allows: a peer of the list **and** a port of the list.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Rule {
     /// The other end.
     pub peers: Peers,
@@ -85,6 +94,7 @@ pub struct Rule {
 
 /// The other ends of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Peers {
     /// Everybody (`from`/`to` empty or missing).
     Any,
@@ -99,6 +109,7 @@ pub enum Peers {
 
 /// The ports of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Ports {
     /// Every port and every protocol, ICMP included (`ports` empty or missing).
     Any,
@@ -108,6 +119,7 @@ pub enum Ports {
 
 /// One entry of `ports`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum PortMatch {
     /// Every port of a protocol.
     Protocol(Protocol),
@@ -120,10 +132,12 @@ pub enum PortMatch {
 /// A named port, resolved on the pods that are the destination: the subjects for ingress, the
 /// pods among the peers for egress. A name that no such pod has matches nothing.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Named {
     /// The protocol the container port must have.
     pub protocol: Protocol,
     /// The name.
+    #[cfg_attr(feature = "serde", serde(with = "crate::stored::text"))]
     pub name: Arc<str>,
     /// Address and port number of each pod that has it.
     pub members: BTreeSet<(IpAddr, u16)>,

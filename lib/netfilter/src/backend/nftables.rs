@@ -5,7 +5,7 @@ use std::future::Future;
 use super::{Backend, Done, Error, ToolError};
 use crate::{
     Ruleset,
-    nft::{Listing, Observed, Owned, Script, Tables, diff, lower, read},
+    nft::{Listing, Objects, Observed, Owned, Script, Tables, diff, lower, read},
 };
 
 /// The tool.
@@ -112,6 +112,21 @@ impl<T: Nft> Backend for Nftables<T> {
             read_back: true,
             ..done
         })
+    }
+
+    async fn in_force(&mut self, desired: &Ruleset) -> Result<bool, Error> {
+        let wanted = lower(desired)?;
+        let [inet, bridge] = self.read().await?;
+        let judged = |wanted: &Objects, seen: Option<&Listing>| {
+            let mut bases = wanted.chains.iter().filter(|(_, c)| c.base.is_some());
+            bases.all(|(name, chain)| {
+                let seen = seen.and_then(|listing| listing.chains.get(name));
+                seen.is_some_and(|seen| {
+                    seen.base.is_some() && seen.rules.is_empty() == chain.rules.is_empty()
+                })
+            })
+        };
+        Ok(judged(&wanted.inet, inet.as_ref()) && judged(&wanted.bridge, bridge.as_ref()))
     }
 }
 
