@@ -12,7 +12,11 @@
 //!
 //! Without a usable snapshot that leaves the closed blocks. No CNI ADD is answered meanwhile.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use tokio::sync::watch;
 use weft_netfilter::backend::{Backend, Error};
@@ -74,7 +78,7 @@ fn last_state(kept: Option<&Kept>, here: Here) -> (PolicyModel, Place) {
         let mut blocks = place.blocks.iter().chain(of_kept);
         blocks.any(|block| block.contains(address))
     };
-    let mut still = std::collections::BTreeSet::new();
+    let mut still = BTreeSet::new();
     for (key, subject) in subjects {
         let last = before.get(&key);
         if let Some(last) = last {
@@ -94,7 +98,7 @@ fn last_state(kept: Option<&Kept>, here: Here) -> (PolicyModel, Place) {
         addresses.retain(stays);
     }
     for policy in model.policies.values_mut() {
-        retain_members(policy, &stays);
+        retain_members(policy, stays);
     }
     let place = match kept {
         // A router that has lost its log knows no blocks until it reaches the API.

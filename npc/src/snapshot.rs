@@ -247,7 +247,7 @@ impl SnapshotFile {
         };
         // Never as a whole in memory: a large state is written beside the one that is in use.
         let mut to = Summing::new(BufWriter::new(file));
-        write!(to, "{MAGIC}{FORMAT}\n")?;
+        writeln!(to, "{MAGIC}{FORMAT}")?;
         serde_json::to_writer(&mut to, &body)?;
         to.write_all(b"\n")?;
         let sum = trailer(to.sum.clone().finalize());

@@ -15,8 +15,12 @@ mod denial;
 mod drift;
 #[path = "netns/flows.rs"]
 mod flows;
+#[path = "netns/gap.rs"]
+mod gap;
 #[path = "netns/group.rs"]
 mod group;
+#[path = "netns/killed.rs"]
+mod killed;
 #[path = "netns/off.rs"]
 mod off;
 #[path = "netns/probe.rs"]
@@ -27,6 +31,8 @@ mod process;
 mod push;
 #[path = "netns/raw.rs"]
 mod raw;
+#[path = "netns/reboot.rs"]
+mod reboot;
 #[path = "netns/stage.rs"]
 mod stage;
 #[path = "netns/switch.rs"]

@@ -1,5 +1,3 @@
-use std::collections::BTreeSet;
-
 use weft_netfilter::{Family, TableName, backend::Iptables, fake::FakeKernel};
 use weft_policy::{Endpoint, EndpointId, Index, ObjectKey};
 use weft_testkit::builders::{make_namespace, make_network_policy, make_pod, pods};
