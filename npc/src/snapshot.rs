@@ -72,6 +72,17 @@ pub(crate) struct Kept {
     pub(crate) model: PolicyModel,
 }
 
+/// Removes the snapshot in this directory: what it holds is not the last state any more.
+///
+/// # Errors
+/// It is there and stays.
+pub(crate) fn forget(dir: &Path) -> io::Result<()> {
+    match fs::remove_file(dir.join(NPC_SNAPSHOT)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
 /// Why a snapshot is not used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Damage {

@@ -9,6 +9,8 @@
 
 #[path = "netns/api.rs"]
 mod api;
+#[path = "netns/change.rs"]
+mod change;
 #[path = "netns/denial.rs"]
 mod denial;
 #[path = "netns/drift.rs"]

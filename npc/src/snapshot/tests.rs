@@ -161,6 +161,10 @@ fn after_a_write_that_failed_no_older_state_remains() {
     fs::remove_dir(&new).expect("removed");
     file.write(&compiled, "nftables").expect("written");
     assert_eq!(file.read(), Ok(Some(kept(&compiled))));
+    for _ in 0..2 {
+        forget(dir.path()).expect("forgotten");
+        assert_eq!(file.read(), Ok(None));
+    }
 }
 
 #[test]
