@@ -42,6 +42,8 @@ pub(crate) struct Here {
 #[derive(Debug, Default)]
 pub(crate) struct Early {
     kept: Option<Kept>,
+    /// The kernel held rules when it was last looked at.
+    held: bool,
     /// The kernel holds what was compiled last by [`Sync::before_first_lists`].
     applied: bool,
     newest: watch::Sender<Option<Arc<Compiled>>>,
@@ -134,8 +136,11 @@ impl<B: Backend> Sync<B> {
     /// gets into force. With `look`, what was written so is compared with the kernel.
     pub(crate) async fn before_first_lists(&mut self, look: bool) -> Result<(), Error> {
         let ours = self.wanted.get();
-        if look && ours.is_some() {
-            return self.verify().await;
+        match (&ours, look) {
+            (Some(_), true) => return self.verify().await,
+            // Nobody takes them away unnoticed: a change of the state is no reason to look again.
+            (None, false) if self.early.held => return Ok(()),
+            (Some(_), false) | (None, _) => {}
         }
         let (model, place) = last_state(self.early.kept.as_ref(), self.state.here());
         if place.blocks.is_empty() {
@@ -152,7 +157,8 @@ impl<B: Backend> Sync<B> {
             Some(_) => {}
             None => {
                 let nobody = compile(&PolicyModel::default(), &view);
-                if self.backend.in_force(&nobody).await? {
+                self.early.held = self.backend.in_force(&nobody).await?;
+                if self.early.held {
                     return Ok(());
                 }
                 tracing::warn!(
