@@ -260,7 +260,7 @@ fn no_gap(backend: Backend) {
 
     let mut said = wordings[0].clone();
     for round in 0..RESTARTS {
-        world.restart();
+        world.kill_and_start();
         let lists = listed(&world);
         world.api.expire();
         eventually(PATIENCE, || match listed(&world) {

@@ -22,14 +22,14 @@ fn enforcement_that_is_off_leaves_no_rule_and_lets_every_pod_start() {
     };
     assert_ne!(left(&world), "0");
 
-    world.restart_with(&off);
+    world.restart(&off);
     assert_eq!(left(&world), "0");
     // The API does not know it, and npc does not ask the API.
     let answer = world.ask::<Option<()>>(&NpcRequest::Pod(endpoint(7)));
     assert!(answer.is_ok(), "{answer:?}");
     assert_eq!(left(&world), "0");
 
-    world.restart_with(&on);
+    world.restart(&on);
     assert_ne!(left(&world), "0");
     // The router listed nobody: pods that started meanwhile are closed until it does.
     assert_eq!(world.known(), ["10.32.0.1"]);

@@ -141,9 +141,9 @@ impl World {
     }
 
     /// Killed and started again with this section `policy` of the configuration.
-    pub(crate) fn restart_with(&mut self, policy: &serde_json::Value) {
+    pub(crate) fn restart(&mut self, policy: &serde_json::Value) {
         self.policy = Some(policy.clone());
-        self.restart();
+        self.kill_and_start();
     }
 
     pub(crate) fn kill(&mut self) {
@@ -183,11 +183,11 @@ impl World {
     fn switch(&mut self, backend: Backend) {
         self.kill();
         self.backend = backend;
-        self.restart();
+        self.kill_and_start();
     }
 
     /// Killed, if it runs, and started again; ready.
-    pub(crate) fn restart(&mut self) {
+    pub(crate) fn kill_and_start(&mut self) {
         self.kill();
         std::fs::remove_file(self.dir.path().join("npc.sock")).expect("socket of the dead");
         self.start();
