@@ -75,7 +75,7 @@ pub struct RunArgs {
     /// Sockets.
     #[command(flatten)]
     pub sockets: SocketArgs,
-    /// Durable state. Nothing is kept there yet: the kernel's rules are the state that survives.
+    /// Durable state: the last state that was in force, for a reboot without the API.
     #[arg(long, default_value = "/var/lib/weft")]
     pub state_dir: PathBuf,
     /// Where probes and metrics are served.

@@ -44,6 +44,13 @@ impl Backend for Kernel {
         }
     }
 
+    async fn in_force(&mut self, desired: &Ruleset) -> Result<bool, Error> {
+        match self {
+            Self::Iptables(backend) => backend.in_force(desired).await,
+            Self::Nftables(backend) => backend.in_force(desired).await,
+        }
+    }
+
     async fn trace(&mut self, packet: &Packet, passes: &[Pass]) -> Result<Option<Traced>, Error> {
         match self {
             Self::Iptables(backend) => backend.trace(packet, passes).await,
@@ -96,6 +103,15 @@ impl<B: Backend, P: Backend> Backend for Successor<B, P> {
         Ok(done)
     }
 
+    async fn in_force(&mut self, desired: &Ruleset) -> Result<bool, Error> {
+        for predecessor in &mut self.before {
+            if predecessor.in_force(desired).await? {
+                return Ok(true);
+            }
+        }
+        self.current.in_force(desired).await
+    }
+
     async fn trace(&mut self, packet: &Packet, passes: &[Pass]) -> Result<Option<Traced>, Error> {
         self.current.trace(packet, passes).await
     }
@@ -124,6 +140,8 @@ struct Evidence {
     tables: BTreeSet<String>,
     /// kube-proxy keeps its rules in iptables.
     kube_proxy_in_iptables: bool,
+    /// The kernel holds nothing of ours, and what it held before it was started was in nftables.
+    nftables_last: bool,
 }
 
 impl Evidence {
@@ -132,14 +150,15 @@ impl Evidence {
     }
 
     /// Follows kube-proxy: a node whose Services are in nftables may have no iptables in use at all.
-    /// Without a kube-proxy (yet) what is in force stays.
+    /// Without a kube-proxy (yet) what is in force stays, or what was before a reboot.
     fn choose(&self) -> PolicyBackend {
         let nftables = match (self.nft, self.iptables) {
             (false, _) => false,
             (true, false) => true,
             (true, true) => {
                 self.holds(&["ip kube-proxy", "ip6 kube-proxy"])
-                    || !self.kube_proxy_in_iptables && self.holds(&["inet weft"])
+                    || !self.kube_proxy_in_iptables
+                        && (self.nftables_last || self.holds(&["inet weft"]))
             }
         };
         if nftables {
@@ -151,11 +170,14 @@ impl Evidence {
 }
 
 /// The backend that the configuration and the host ask for, as the successor of whatever holds
-/// rules of npc now.
+/// rules of npc now; `last`: the name of the backend that held them before a reboot.
 ///
 /// # Errors
 /// What was asked for cannot be run here.
-pub(crate) async fn backend(policy: &Policy) -> Result<Successor<Kernel, Kernel>, ToolError> {
+pub(crate) async fn backend(
+    policy: &Policy,
+    last: Option<&str>,
+) -> Result<Successor<Kernel, Kernel>, ToolError> {
     let runner = Runner::default();
     let nft = HostNft::new(runner.clone());
     let mut evidence = Evidence::default();
@@ -176,6 +198,7 @@ pub(crate) async fn backend(policy: &Policy) -> Result<Successor<Kernel, Kernel>
             Err(error) => tracing::info!(%error, "{} cannot be looked at", variant.name()),
         }
     }
+    evidence.nftables_last = ours.is_empty() && last == Some(NFTABLES);
     let choice = match policy.backend {
         PolicyBackend::Auto => {
             evidence.nft = HostNft::probe(runner.clone()).await.is_ok();

@@ -12,8 +12,9 @@
 //! NFLOG -> denial: who was denied what, by which policies, why -> log, metrics
 //! ```
 //!
-//! Nothing is written before every first list has arrived (invariant I5), nothing is flushed at
-//! start, and on exit the rules stay. What NetworkPolicy means is `weft-policy`'s, which rules say
+//! Rules that are in the kernel stay until every first list has arrived (invariant I5); a kernel
+//! without any gets the last state from disk ([`early`], `snapshot`). Nothing is flushed at start,
+//! and on exit the rules stay. What NetworkPolicy means is `weft-policy`'s, which rules say
 //! so `weft-policy-compile`'s, how they get into the kernel `weft-netfilter`'s business.
 
 pub mod args;
@@ -22,6 +23,7 @@ mod config;
 mod denial;
 mod drift;
 mod dump;
+mod early;
 mod events;
 mod flows;
 mod kernel;
@@ -33,6 +35,7 @@ mod router;
 mod run;
 mod server;
 mod slim;
+mod snapshot;
 mod state;
 mod sync;
 mod watch;

@@ -16,7 +16,7 @@ use weft_runtime::{
 };
 use weft_socket::{ErrorReply, NpcRequest, NpcStatus, Reply, code, decode, encode};
 
-use crate::{args::RunArgs, cleanup};
+use crate::{args::RunArgs, cleanup, snapshot};
 
 /// Name of this backend in status.
 const NAME: &str = "disabled";
@@ -24,11 +24,12 @@ const NAME: &str = "disabled";
 /// Runs until `token` is cancelled.
 ///
 /// # Errors
-/// Rules of an earlier start cannot be removed: they would go on denying what nobody sees. Or a
-/// socket cannot be made.
+/// Rules or the last state of an earlier start cannot be removed: they would go on denying, or deny
+/// again, what nobody sees. Or a socket cannot be made.
 pub(crate) async fn run(args: &RunArgs, token: CancellationToken) -> anyhow::Result<()> {
     tracing::warn!("policy.enforcement is Disabled: no NetworkPolicy is enforced on this node");
     cleanup().await?;
+    snapshot::forget(&args.state_dir)?;
     let run_dir = &args.sockets.run_dir;
     std::fs::create_dir_all(run_dir)?;
     let health = Health::new(&[]);

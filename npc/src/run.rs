@@ -18,12 +18,14 @@ use crate::{
     args::RunArgs,
     denial::{self, Reader},
     drift::Lookout,
+    early::Early,
     events::{self, Announcer},
     flows::{self, Cutter, Flows},
     kernel,
     metrics::Metrics,
     off, router,
     server::{self, Server},
+    snapshot::{self, SnapshotFile},
     state::State,
     sync::{Sync, Tracer, Wanted},
     watch,
@@ -67,9 +69,14 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let run_dir = &args.sockets.run_dir;
     std::fs::create_dir_all(run_dir)
         .with_context(|| format!("cannot make the directory {}", run_dir.display()))?;
-    let backend = kernel::backend(&config.network.policy).await.context(
-        "cannot run nft, or iptables and ipset; the image has them, is this a changed one?",
-    )?;
+    let snapshot = SnapshotFile::new(&args.state_dir, &config.cluster_id, &args.node_name);
+    let kept = snapshot.last();
+    let last = kept.as_ref().map(|kept| kept.backend.as_str());
+    let backend = kernel::backend(&config.network.policy, last)
+        .await
+        .context(
+            "cannot run nft, or iptables and ipset; the image has them, is this a changed one?",
+        )?;
 
     // Before the first look at the kernel: no change is missed between them.
     let lookout =
@@ -97,6 +104,8 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         wanted: wanted.clone(),
         kernel,
     });
+    let early = Early::new(kept);
+    let keep = (snapshot, backend.name().to_owned(), early.in_force());
     let log_denials = config.network.policy.deny_log == Toggle::Enabled;
     let sync = Sync {
         state: Arc::clone(&state),
@@ -110,6 +119,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         log_group: log_denials.then_some(denial::GROUP),
         in_kernel: false,
         questions,
+        early,
     };
 
     let mut tasks = Tasks::new();
@@ -142,6 +152,12 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         };
         forever(&mut tasks, "denials", reader.run(end()));
     }
+    let (file, name, in_force) = keep;
+    forever(
+        &mut tasks,
+        "snapshot",
+        snapshot::run(file, name, in_force, end()),
+    );
     forever(
         &mut tasks,
         "endpoints",

@@ -11,7 +11,7 @@ use tokio::sync::{Notify, watch};
 use weft_policy::{Endpoint, EndpointId, Index, ObjectKey, PolicyModel};
 use weft_policy_compile::NodeView;
 
-use crate::config::Place;
+use crate::{config::Place, early::Here};
 
 /// A first list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -264,6 +264,15 @@ impl State {
             view: inner.place.view(),
             since: inner.since.take(),
         })
+    }
+
+    /// What is known of this node without the API.
+    pub(crate) fn here(&self) -> Here {
+        let inner = self.lock();
+        Here {
+            subjects: inner.index.subjects(),
+            place: inner.place.clone(),
+        }
     }
 
     /// Does somebody wait for the next sync?

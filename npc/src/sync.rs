@@ -26,6 +26,7 @@ use weft_runtime::{
 
 use crate::{
     drift::{Lookout, News, Wake},
+    early::Early,
     events::Announcer,
     flows::Flows,
     kernel,
@@ -60,7 +61,7 @@ impl Wanted {
             .clone()
     }
 
-    fn set(&self, compiled: Arc<Compiled>) {
+    pub(crate) fn set(&self, compiled: Arc<Compiled>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(compiled);
     }
 
@@ -115,6 +116,8 @@ pub(crate) struct Sync<B> {
     /// The kernel holds what was compiled last, as far as we know.
     pub(crate) in_kernel: bool,
     pub(crate) questions: mpsc::Receiver<Question>,
+    /// What is enforced until the API has answered.
+    pub(crate) early: Early,
 }
 
 impl<B: Backend> Sync<B> {
@@ -162,13 +165,15 @@ impl<B: Backend> Sync<B> {
                 },
             }
             let missing = state.missing();
-            if !missing.is_empty() {
+            if missing.is_empty() {
+                self.health.ready("lists");
+            } else {
                 self.health.not_ready("lists", missing.join("; "));
-                continue;
             }
-            self.health.ready("lists");
             let started = Instant::now();
-            let result = if look {
+            let result = if !missing.is_empty() {
+                self.before_first_lists(look).await
+            } else if look {
                 self.verify().await
             } else {
                 self.sync().await
@@ -177,7 +182,9 @@ impl<B: Backend> Sync<B> {
             retry = match result {
                 Ok(()) => {
                     backoff.reset();
-                    self.health.ready("rules");
+                    if missing.is_empty() {
+                        self.health.ready("rules");
+                    }
                     None
                 }
                 Err(error) => {
@@ -199,7 +206,7 @@ impl<B: Backend> Sync<B> {
     }
 
     /// Applies the state.
-    async fn sync(&mut self) -> Result<(), Error> {
+    pub(crate) async fn sync(&mut self) -> Result<(), Error> {
         let started = Instant::now();
         let Some(Snapshot {
             version,
@@ -243,6 +250,7 @@ impl<B: Backend> Sync<B> {
                 self.metrics
                     .synced(started.elapsed(), since.map(|since| since.elapsed()));
                 self.report(&compiled, &done);
+                self.early.over(&compiled);
                 Ok(())
             }
             Err(error) => {
@@ -267,7 +275,7 @@ impl<B: Backend> Sync<B> {
     }
 
     /// Compares the kernel with the rules of the last sync; what it repairs is drift.
-    async fn verify(&mut self) -> Result<(), Error> {
+    pub(crate) async fn verify(&mut self) -> Result<(), Error> {
         let Some(last) = self.wanted.get() else {
             return self.sync().await;
         };
@@ -316,4 +324,4 @@ async fn urgent(state: &State) {
 #[cfg(test)]
 mod storm;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

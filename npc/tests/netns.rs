@@ -9,14 +9,20 @@
 
 #[path = "netns/api.rs"]
 mod api;
+#[path = "netns/change.rs"]
+mod change;
 #[path = "netns/denial.rs"]
 mod denial;
 #[path = "netns/drift.rs"]
 mod drift;
 #[path = "netns/flows.rs"]
 mod flows;
+#[path = "netns/gap.rs"]
+mod gap;
 #[path = "netns/group.rs"]
 mod group;
+#[path = "netns/killed.rs"]
+mod killed;
 #[path = "netns/off.rs"]
 mod off;
 #[path = "netns/probe.rs"]
@@ -27,6 +33,8 @@ mod process;
 mod push;
 #[path = "netns/raw.rs"]
 mod raw;
+#[path = "netns/reboot.rs"]
+mod reboot;
 #[path = "netns/stage.rs"]
 mod stage;
 #[path = "netns/switch.rs"]

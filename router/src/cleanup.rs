@@ -8,7 +8,7 @@ use std::{fs, io, path::Path};
 
 use weft_crds::{IptablesVariant, NodeConfig};
 use weft_netlink::{Kernel, Netlink, Step};
-use weft_socket::{CONFLIST, UNINSTALLED_MARKER};
+use weft_socket::{CONFLIST, NPC_SNAPSHOT, UNINSTALLED_MARKER};
 
 use crate::{args::CleanupArgs, exec, kernel::RuleTable};
 
@@ -58,6 +58,9 @@ pub async fn cleanup(args: &CleanupArgs) -> anyhow::Result<()> {
             ),
             Err(e) => problems.push(format!("cannot write {}: {e}", marker.display())),
         }
+        // Of an installation that is gone: nobody shall enforce it again.
+        let snapshot = paths.state_dir.join(NPC_SNAPSHOT);
+        gone(&snapshot, |p| fs::remove_file(p), &mut problems);
     } else {
         for path in [
             paths.cni_conf_dir.join(CONFLIST),

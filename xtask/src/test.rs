@@ -64,6 +64,7 @@ fn netns(filter: &[String]) -> Result<()> {
             "conntrack",
             "iproute2",
             "iputils-ping",
+            "strace",
         ],
     )?;
     suite(

@@ -32,6 +32,8 @@ pub const NPC_SOCKET: &str = "/run/weft/npc.sock";
 /// While it is there, ADD is refused, and the DEL that takes our last link also removes the
 /// conflist ([`CONFLIST`]), the plugin and the directory the marker is in.
 pub const UNINSTALLED_MARKER: &str = "/var/lib/weft/uninstalled";
+/// File name of npc's last state, in the state directory.
+pub const NPC_SNAPSHOT: &str = "npc.snapshot";
 /// File name of the CNI configuration, in the conf directory.
 pub const CONFLIST: &str = "10-weft.conflist";
 /// Host ends of pods have names that start so (Weave Net's).

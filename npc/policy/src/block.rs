@@ -9,6 +9,7 @@ use ipnet::IpNet;
 /// An `ipBlock` in normal form: host bits cleared; only excepts that lie strictly inside the CIDR
 /// and not inside each other.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "stored", derive(serde::Serialize, serde::Deserialize))]
 pub struct IpBlock {
     cidr: IpNet,
     except: BTreeSet<IpNet>,

@@ -14,11 +14,13 @@ use std::sync::Arc;
 use k8s_openapi::api::{core::v1 as core, networking::v1 as networking};
 
 use crate::cache::Cache;
-use crate::endpoints::{Endpoint, Endpoints};
+use crate::endpoints::{Endpoint, Endpoints, LocalEndpoint};
 use crate::objects::Objects;
 use crate::parse::PolicySpec;
 use crate::store::Store;
-use crate::{EndpointId, Labels, ObjectKey, Pod, PolicyModel, Problem};
+use crate::{
+    EndpointId, Labels, ObjectKey, Pod, PolicyModel, Problem, Standing, Subject, SubjectKey,
+};
 
 /// Everything [`Index::model`] is made of. All functions are total; those that change something
 /// answer whether the model may have changed, so that a pod's heartbeats cost no sync.
@@ -369,6 +371,31 @@ impl Index {
         local
             .map(|local| &local.pod)
             .filter(|pod| !self.pods.has(&pod.key, &pod.uid))
+    }
+
+    /// The pods of this node by what CNI and their Pods say, without the policies that select them.
+    pub fn subjects(&self) -> BTreeMap<SubjectKey, Subject> {
+        let mut subjects = BTreeMap::new();
+        for LocalEndpoint { endpoint, pod } in self.endpoints.values() {
+            let key = SubjectKey {
+                pod: endpoint.pod.clone(),
+                uid: endpoint.uid.clone(),
+            };
+            let subject = subjects.entry(key).or_insert_with(|| Subject {
+                addresses: BTreeSet::new(),
+                ports: BTreeSet::new(),
+                standing: Standing::Unknown,
+            });
+            subject.addresses.extend(&endpoint.addresses);
+            subject.ports.insert(endpoint.host_ifname.clone());
+            if pod.is_some() {
+                subject.standing = Standing::Known {
+                    ingress: BTreeSet::new(),
+                    egress: BTreeSet::new(),
+                };
+            }
+        }
+        subjects
     }
 }
 

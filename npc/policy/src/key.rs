@@ -5,10 +5,13 @@ use std::sync::Arc;
 
 /// Namespace and name of a namespaced object. Ordered by namespace, then name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "stored", derive(serde::Serialize, serde::Deserialize))]
 pub struct ObjectKey {
     /// `metadata.namespace`.
+    #[cfg_attr(feature = "stored", serde(with = "crate::stored::text"))]
     pub namespace: Arc<str>,
     /// `metadata.name`.
+    #[cfg_attr(feature = "stored", serde(with = "crate::stored::text"))]
     pub name: Arc<str>,
 }
 
@@ -45,7 +48,8 @@ impl fmt::Display for ObjectKey {
 /// pod the hash of its manifest (32 hex digits), which its mirror pod carries in the annotation
 /// `kubernetes.io/config.hash`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Uid(pub Arc<str>);
+#[cfg_attr(feature = "stored", derive(serde::Serialize, serde::Deserialize))]
+pub struct Uid(#[cfg_attr(feature = "stored", serde(with = "crate::stored::text"))] pub Arc<str>);
 
 impl From<&str> for Uid {
     fn from(uid: &str) -> Self {

@@ -31,6 +31,8 @@ mod port;
 mod problem;
 mod selector;
 mod store;
+#[cfg(feature = "stored")]
+mod stored;
 mod template;
 
 pub use block::IpBlock;

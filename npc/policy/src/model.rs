@@ -9,13 +9,17 @@ use crate::{IpBlock, ObjectKey, PeerSelector, PortRange, Problem, Protocol, Uid}
 
 /// Everything that decides what local pods may send and receive.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "stored", derive(serde::Serialize, serde::Deserialize))]
 pub struct PolicyModel {
     /// The pods of this node.
+    #[cfg_attr(feature = "stored", serde(with = "crate::stored::pairs"))]
     pub subjects: BTreeMap<SubjectKey, Subject>,
     /// The policies that select at least one of them.
+    #[cfg_attr(feature = "stored", serde(with = "crate::stored::pairs"))]
     pub policies: BTreeMap<ObjectKey, Arc<Policy>>,
     /// The addresses of every peer selector that those policies use; no entry is missing, an empty
     /// one means that nobody matches.
+    #[cfg_attr(feature = "stored", serde(with = "crate::stored::pairs"))]
     pub peers: BTreeMap<Arc<PeerSelector>, Arc<BTreeSet<IpAddr>>>,
     /// What is wrong with those policies.
     pub problems: BTreeSet<Problem>,
@@ -25,6 +29,7 @@ pub struct PolicyModel {
 
 /// A pod of this node: a recreated pod of the same name is another one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "stored", derive(serde::Serialize, serde::Deserialize))]
 pub struct SubjectKey {
     /// Namespace and name.
     pub pod: ObjectKey,
@@ -34,6 +39,7 @@ pub struct SubjectKey {
 
 /// What the node knows of a pod of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "stored", derive(serde::Serialize, serde::Deserialize))]
 pub struct Subject {
     /// Its addresses, as CNI gave them.
     pub addresses: BTreeSet<IpAddr>,
@@ -45,6 +51,7 @@ pub struct Subject {
 
 /// How policy stands to a pod of this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "stored", derive(serde::Serialize, serde::Deserialize))]
 pub enum Standing {
     /// The Pod object with this UID has not been seen yet: nobody can say which policies select
     /// it, so it is closed both ways (but for its own node).
@@ -69,6 +76,7 @@ pub enum Direction {
 
 /// One NetworkPolicy, resolved.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "stored", derive(serde::Serialize, serde::Deserialize))]
 pub struct Policy {
     /// What may enter its subjects; `None`: it does not isolate them for ingress.
     pub ingress: Option<Vec<Rule>>,
@@ -78,6 +86,7 @@ pub struct Policy {
 
 /// What one rule allows: a peer of the list **and** a port of the list.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "stored", derive(serde::Serialize, serde::Deserialize))]
 pub struct Rule {
     /// The other end.
     pub peers: Peers,
@@ -87,6 +96,7 @@ pub struct Rule {
 
 /// The other ends of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "stored", derive(serde::Serialize, serde::Deserialize))]
 pub enum Peers {
     /// Everybody (`from`/`to` empty or missing).
     Any,
@@ -101,6 +111,7 @@ pub enum Peers {
 
 /// The ports of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "stored", derive(serde::Serialize, serde::Deserialize))]
 pub enum Ports {
     /// Every port and every protocol, ICMP included (`ports` empty or missing).
     Any,
@@ -110,6 +121,7 @@ pub enum Ports {
 
 /// One entry of `ports`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "stored", derive(serde::Serialize, serde::Deserialize))]
 pub enum PortMatch {
     /// Every port of a protocol.
     Protocol(Protocol),
@@ -122,10 +134,12 @@ pub enum PortMatch {
 /// A named port, resolved on the pods that are the destination: the subjects for ingress, the
 /// pods among the peers for egress. A name that no such pod has matches nothing.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "stored", derive(serde::Serialize, serde::Deserialize))]
 pub struct Named {
     /// The protocol the container port must have.
     pub protocol: Protocol,
     /// The name.
+    #[cfg_attr(feature = "stored", serde(with = "crate::stored::text"))]
     pub name: Arc<str>,
     /// Address and port number of each pod that has it.
     pub members: Arc<BTreeSet<(IpAddr, u16)>>,

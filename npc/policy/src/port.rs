@@ -4,6 +4,7 @@ use std::fmt;
 
 /// The protocols that NetworkPolicy and container ports can name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "stored", derive(serde::Serialize, serde::Deserialize))]
 pub enum Protocol {
     /// TCP, the default where none is given.
     Tcp,
@@ -51,6 +52,7 @@ impl fmt::Display for Protocol {
 
 /// Destination ports `first..=last`; `first <= last`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "stored", derive(serde::Serialize, serde::Deserialize))]
 pub struct PortRange {
     first: u16,
     last: u16,

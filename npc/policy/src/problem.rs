@@ -8,6 +8,7 @@ use crate::ObjectKey;
 /// nothing (its subjects stay isolated by it; what other policies allow still counts), and a
 /// Warning event on the policy tells why.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "stored", derive(serde::Serialize, serde::Deserialize))]
 pub struct Problem {
     /// The NetworkPolicy.
     pub policy: ObjectKey,

@@ -37,12 +37,14 @@ impl<K: Into<Arc<str>>, V: Into<Arc<str>>> FromIterator<(K, V)> for Labels {
 /// All requirements must hold; none at all matches everything. Equal selectors compare equal
 /// however they were written (`matchLabels` is `In` with one value).
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "stored", derive(serde::Serialize, serde::Deserialize))]
 pub struct Selector {
     requirements: BTreeSet<Requirement>,
 }
 
 /// What one label must be.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "stored", derive(serde::Serialize, serde::Deserialize))]
 pub struct Requirement {
     /// The label's key.
     pub key: String,
@@ -52,6 +54,7 @@ pub struct Requirement {
 
 /// Operators of a requirement.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "stored", derive(serde::Serialize, serde::Deserialize))]
 pub enum Operator {
     /// The label is there with one of the values.
     In(BTreeSet<String>),
@@ -171,6 +174,7 @@ fn join(values: &BTreeSet<String>) -> String {
 
 /// Pods of other ends: a selector of namespaces **and** a selector of pods.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "stored", derive(serde::Serialize, serde::Deserialize))]
 pub struct PeerSelector {
     /// In which namespaces.
     pub namespaces: Namespaces,
@@ -180,9 +184,10 @@ pub struct PeerSelector {
 
 /// Namespaces of a peer.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "stored", derive(serde::Serialize, serde::Deserialize))]
 pub enum Namespaces {
     /// The one of the policy (no `namespaceSelector` given).
-    Named(Arc<str>),
+    Named(#[cfg_attr(feature = "stored", serde(with = "crate::stored::text"))] Arc<str>),
     /// All that match. A namespace whose object is not known never matches.
     Matching(Selector),
 }

@@ -11,6 +11,7 @@ fn evidence(tables: &[&str], kube_proxy_in_iptables: bool) -> Evidence {
         iptables: true,
         tables: tables.iter().map(|table| (*table).to_owned()).collect(),
         kube_proxy_in_iptables,
+        nftables_last: false,
     }
 }
 
@@ -32,6 +33,16 @@ fn auto_without_kube_proxy_keeps_what_is_in_force() {
         PolicyBackend::Nftables
     );
     assert_eq!(evidence(&[], false).choose(), PolicyBackend::Iptables);
+}
+
+#[test]
+fn auto_after_a_reboot_takes_what_was_before_it_until_kube_proxy_says_otherwise() {
+    let after_reboot = |kube_proxy| Evidence {
+        nftables_last: true,
+        ..evidence(&[], kube_proxy)
+    };
+    assert_eq!(after_reboot(false).choose(), PolicyBackend::Nftables);
+    assert_eq!(after_reboot(true).choose(), PolicyBackend::Iptables);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use weft_policy::{Endpoint, EndpointId, ObjectKey};
 use super::*;
 use crate::{config, state::List};
 
-pub(super) fn sync(state: &Arc<State>) -> Sync<Iptables<FakeKernel>> {
+pub(crate) fn sync(state: &Arc<State>) -> Sync<Iptables<FakeKernel>> {
     let (announcer, _) = Announcer::new("n1", Arc::clone(state));
     Sync {
         state: Arc::clone(state),
@@ -18,6 +18,7 @@ pub(super) fn sync(state: &Arc<State>) -> Sync<Iptables<FakeKernel>> {
         log_group: None,
         in_kernel: false,
         questions: Tracer::new().1,
+        early: Early::default(),
     }
 }
 
@@ -29,7 +30,7 @@ pub(super) fn ready() -> Arc<State> {
     state
 }
 
-fn forward(sync: &mut Sync<Iptables<FakeKernel>>) -> Vec<String> {
+pub(crate) fn forward(sync: &mut Sync<Iptables<FakeKernel>>) -> Vec<String> {
     let kernel = sync.backend.tools_mut();
     let chain = kernel.chain(Family::V4, TableName::Filter, "FORWARD");
     chain.expect("FORWARD").to_vec()

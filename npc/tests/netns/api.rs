@@ -3,7 +3,10 @@
 use std::{
     collections::BTreeMap,
     convert::Infallible,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use axum::{
@@ -27,6 +30,8 @@ pub(crate) const POLICIES: &str = "/apis/networking.k8s.io/v1/networkpolicies";
 pub(crate) struct Api {
     objects: Arc<Mutex<BTreeMap<&'static str, Vec<Value>>>>,
     changes: broadcast::Sender<(&'static str, String)>,
+    /// How often something was listed.
+    pub(crate) lists: Arc<AtomicU32>,
     /// Notes of the events that were written.
     pub(crate) notes: Arc<Mutex<Vec<String>>>,
 }
@@ -36,6 +41,7 @@ impl Api {
         Self {
             objects: Arc::default(),
             changes: broadcast::Sender::new(64),
+            lists: Arc::default(),
             notes: Arc::default(),
         }
     }
@@ -78,6 +84,16 @@ impl Api {
         let _ = self.changes.send((list, line));
     }
 
+    /// Every watch ends with "410 Gone": whoever watches must list again.
+    pub(crate) fn expire(&self) {
+        let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure",
+            "reason": "Expired", "code": 410, "message": "too old resource version"});
+        let line = format!("{}\n", json!({"type": "ERROR", "object": status}));
+        for list in [PODS, NAMESPACES, POLICIES] {
+            let _ = self.changes.send((list, line.clone()));
+        }
+    }
+
     /// Serves on port 8080 of the calling thread's namespace, for ever.
     pub(crate) fn serve(self) {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -117,6 +133,7 @@ impl Api {
         let objects = self.objects.lock().expect("objects");
         let objects = objects.get(list).cloned().unwrap_or_default();
         if !watch {
+            self.lists.fetch_add(1, Ordering::Relaxed);
             return Json(json!({
                 "kind": kind,
                 "apiVersion": "v1",

@@ -133,7 +133,7 @@ impl World {
         std::fs::write(self.dir.path().join("node.json"), config.to_string()).expect("node.json");
         let npc = self.ns.spawn(&format!(
             "env KUBECONFIG={dir}/kubeconfig NODE_NAME=n1 WEFT_LOG_FORMAT=json {npc} run --config {dir}/node.json \
-             --run-dir {dir} >>{dir}/log 2>&1",
+             --run-dir {dir} --state-dir {dir}/state >>{dir}/log 2>&1",
             dir = self.dir.path().display(),
             npc = env!("CARGO_BIN_EXE_weft-npc"),
         ));
@@ -142,11 +142,8 @@ impl World {
 
     /// Killed and started again with this section `policy` of the configuration.
     pub(crate) fn restart(&mut self, policy: &serde_json::Value) {
-        self.kill();
-        std::fs::remove_file(self.dir.path().join("npc.sock")).expect("socket of the dead");
         self.policy = Some(policy.clone());
-        self.start();
-        self.ready();
+        self.kill_and_start();
     }
 
     pub(crate) fn kill(&mut self) {
@@ -170,7 +167,7 @@ impl World {
         call(&socket, request, Duration::from_secs(15))
     }
 
-    fn status(&self) -> Result<NpcStatus, CallError> {
+    pub(crate) fn status(&self) -> Result<NpcStatus, CallError> {
         self.ask(&NpcRequest::Status)
     }
 
@@ -185,10 +182,46 @@ impl World {
     /// Killed and started again with another backend.
     fn switch(&mut self, backend: Backend) {
         self.kill();
-        std::fs::remove_file(self.dir.path().join("npc.sock")).expect("socket of the dead");
         self.backend = backend;
+        self.kill_and_start();
+    }
+
+    /// Killed, if it runs, and started again; ready.
+    pub(crate) fn kill_and_start(&mut self) {
+        self.kill();
+        std::fs::remove_file(self.dir.path().join("npc.sock")).expect("socket of the dead");
         self.start();
         self.ready();
+    }
+
+    /// The bridge of the pods, with a namespace behind it for each of these. Pod 2 is one of them,
+    /// and the last one reaches it: nothing is enforced.
+    pub(crate) fn bridge(&self, pods: &[u8]) -> Vec<Netns> {
+        self.ns
+            .sh("sysctl -qw net.bridge.bridge-nf-call-iptables=0 && \
+             ip link add weave type bridge nf_call_iptables 1 && ip link set weave up && \
+             ip addr add 10.32.0.1/12 dev weave");
+        let wire = |n: &u8| {
+            let pod = Netns::new();
+            self.ns.sh(&format!(
+                "ip link add vethwepl{n} master weave type veth peer name eth0 netns {} && \
+                 ip link set vethwepl{n} up",
+                pod.name()
+            ));
+            pod.sh(&format!(
+                "ip link set eth0 up && ip addr add 10.32.0.{n}/12 dev eth0"
+            ));
+            pod
+        };
+        let pods: Vec<Netns> = pods.iter().map(wire).collect();
+        // The control: nothing judges yet. A port that has just come up may miss the first question
+        // for an address.
+        let last = pods.last().expect("a pod");
+        eventually(PATIENCE, || match last.run(|| arrives(2, 900)) {
+            true => Ok(()),
+            false => Err("pod 2 does not answer"),
+        });
+        pods
     }
 
     pub(crate) fn metrics(&self) -> String {
@@ -245,13 +278,23 @@ impl World {
     }
 
     /// All rules, without counters, and without telling a set from its twin.
-    fn rules(&self) -> String {
+    pub(crate) fn rules(&self) -> String {
         self.ns.sh(match self.backend {
             Backend::Iptables => {
                 "iptables-nft-save -t filter | grep -v '^#' | sed 's/\\[.*//; s/\\.b / /g'"
             }
             Backend::Nftables => "nft -n list table inet weft; nft -n list table bridge weft-npc",
         })
+    }
+
+    /// Can [`World::rules`] and [`World::known`] be asked for?
+    pub(crate) fn has_rules(&self) -> bool {
+        self.ns
+            .sh(match self.backend {
+                Backend::Iptables => "ipset list -n",
+                Backend::Nftables => "nft list tables",
+            })
+            .contains("weft")
     }
 
     /// What of npc's there is outside of its backend.
@@ -451,7 +494,7 @@ fn policies_get_into_force(backend: Backend) {
 }
 
 /// Does a connection to the pod get there? Nobody listens: what arrives is answered by a reset.
-fn arrives(host: u8, milliseconds: u64) -> bool {
+pub(crate) fn arrives(host: u8, milliseconds: u64) -> bool {
     let to = SocketAddr::from(([10, 32, 0, host], 80));
     let result = TcpStream::connect_timeout(&to, Duration::from_millis(milliseconds));
     !matches!(result, Err(error) if error.kind() == ErrorKind::TimedOut)
@@ -477,30 +520,7 @@ fn attempts(from: &Netns, stop: Arc<AtomicBool>) -> std::thread::JoinHandle<(u32
 #[ignore = "needs root: own network namespaces"]
 fn a_switch_of_backends_opens_and_refuses_nothing_and_leaves_no_rest() {
     let mut world = World::new(Backend::Iptables);
-    world
-        .ns
-        .sh("sysctl -qw net.bridge.bridge-nf-call-iptables=0 && \
-         ip link add weave type bridge nf_call_iptables 1 && ip link set weave up && \
-         ip addr add 10.32.0.1/12 dev weave");
-    let pods: Vec<Netns> = [2, 3, 4]
-        .into_iter()
-        .map(|n| {
-            let pod = Netns::new();
-            world.ns.sh(&format!(
-                "ip link add vethwepl{n} master weave type veth peer name eth0 netns {} && \
-                 ip link set vethwepl{n} up",
-                pod.name()
-            ));
-            pod.sh(&format!(
-                "ip link set eth0 up && ip addr add 10.32.0.{n}/12 dev eth0"
-            ));
-            pod
-        })
-        .collect();
-    assert!(
-        pods[2].run(|| arrives(2, 900)),
-        "the control: nothing judges yet"
-    );
+    let pods = world.bridge(&[2, 3, 4]);
     world.start_router();
     let mut attached = world.attached.lock().expect("attachments");
     attached.endpoints = [2, 3, 4].map(endpoint).into();

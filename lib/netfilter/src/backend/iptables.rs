@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, future::Future};
 
 use super::{Backend, Done, Error, ToolError};
 use crate::{
-    Family, Ruleset, SetName, TableName,
+    Family, HookJump, Ruleset, SetName, TableName,
     plan::{Observed, Owner, Plan, Saved, SetOp, Step, diff},
 };
 
@@ -178,6 +178,30 @@ impl<T: Tools> Backend for Iptables<T> {
             read_back: true,
             ..done
         })
+    }
+
+    async fn in_force(&mut self, desired: &Ruleset) -> Result<bool, Error> {
+        let observed = self.observe().await?;
+        let broken = observed.broken.clone();
+        let seen = observed.with_jumps();
+        let judged = |family: Family, jump: &HookJump| {
+            let Some(seen) = seen.tables.get(&family) else {
+                return false;
+            };
+            let mut jumps = seen.hooks.iter();
+            // A chain that holds a rule we would not write (another version's) holds rules.
+            let filled = seen.chains.get(&jump.to).is_some_and(|chain| {
+                !chain.rules.is_empty() || broken.contains(&(family, jump.to.clone()))
+            });
+            filled && jumps.any(|seen| seen.hook == jump.hook && seen.to == jump.to)
+        };
+        let filtered = self.tools.families();
+        let mut wanted = desired
+            .tables
+            .iter()
+            .filter(|(family, _)| filtered.contains(family))
+            .flat_map(|(family, table)| table.hooks.iter().map(|jump| (*family, jump)));
+        Ok(wanted.all(|(family, jump)| judged(family, jump)))
     }
 
     #[cfg(feature = "trace")]

@@ -99,6 +99,10 @@ pub trait Backend: Send {
     /// As [`Backend::sync`], always from what is read back: what it changes is drift.
     fn verify(&mut self, desired: &Ruleset) -> impl Future<Output = Result<Done, Error>> + Send;
 
+    /// Does the kernel hold rules of ours that packets meet wherever `desired` has them judged? What
+    /// exactly they say is not looked at: those of another version or an older state are some.
+    fn in_force(&mut self, desired: &Ruleset) -> impl Future<Output = Result<bool, Error>> + Send;
+
     /// Takes a packet through what the kernel holds of ours now; `None`: this interface's rules
     /// cannot be traced.
     #[cfg(feature = "trace")]

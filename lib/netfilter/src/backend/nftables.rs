@@ -5,7 +5,7 @@ use std::future::Future;
 use super::{Backend, Done, Error, ToolError};
 use crate::{
     Ruleset,
-    nft::{Listing, Observed, Owned, Script, Tables, diff, lower, read},
+    nft::{Listing, Objects, Observed, Owned, Script, Tables, Verdict, diff, lower, read},
 };
 
 /// The tool.
@@ -113,6 +113,33 @@ impl<T: Nft> Backend for Nftables<T> {
             ..done
         })
     }
+
+    async fn in_force(&mut self, desired: &Ruleset) -> Result<bool, Error> {
+        let wanted = lower(desired)?;
+        let [inet, bridge] = self.read().await?;
+        Ok(judged(&wanted.inet, inet.as_ref()) && judged(&wanted.bridge, bridge.as_ref()))
+    }
+}
+
+/// Does the table stand at every hook at which it is wanted, and do its base chains lead into chains
+/// that hold something?
+fn judged(wanted: &Objects, seen: Option<&Listing>) -> bool {
+    let seen = |name: &str| seen.and_then(|listing| listing.chains.get(name));
+    let filled = |name: &str| seen(name).is_some_and(|chain| !chain.rules.is_empty());
+    let mut bases = wanted.chains.iter().filter(|(_, c)| c.base.is_some());
+    bases.all(|(name, chain)| {
+        let mut ways = chain.rules.iter().filter_map(|rule| match &rule.verdict {
+            Verdict::Go(go) => Some(go.chain.as_str()),
+            Verdict::Drop
+            | Verdict::Return
+            | Verdict::Map { .. }
+            | Verdict::SetMark { .. }
+            | Verdict::MarkByDevice { .. }
+            | Verdict::Nflog { .. } => None,
+        });
+        let stands = seen(name).is_some_and(|seen| seen.base.is_some());
+        stands && (chain.rules.is_empty() || filled(name)) && ways.all(filled)
+    })
 }
 
 /// What the backend would write into a kernel that holds nothing.

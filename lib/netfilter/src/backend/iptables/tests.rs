@@ -90,3 +90,26 @@ fn an_impossible_ruleset_is_refused_and_nothing_written() {
     assert_eq!(now(backend.sync(&desired)).unwrap_err().class(), "invalid");
     assert_eq!(*backend.tools_mut(), before);
 }
+
+#[test]
+fn rules_are_in_force_while_jumps_lead_to_some_whatever_they_say() {
+    let mut backend = Iptables::new(owner(), FakeKernel::default());
+    let desired = ruleset(&["10.0.0.1"]);
+    assert_eq!(now(backend.in_force(&desired)), Ok(false));
+    now(backend.sync(&ruleset(&["10.0.0.2"]))).expect("synced");
+    assert_eq!(now(backend.in_force(&desired)), Ok(true));
+    let there = backend.tools_mut().clone();
+    let chain = |backend: &mut Iptables<FakeKernel>, name: &str, rules: &[&str]| {
+        *backend.tools_mut() = there.clone();
+        let kernel = backend.tools_mut();
+        let chain = kernel.chain_mut(Family::V4, TableName::Filter, name);
+        *chain = rules.iter().map(|rule| (*rule).to_owned()).collect();
+        now(backend.in_force(&desired))
+    };
+    assert_eq!(chain(&mut backend, "FORWARD", &[]), Ok(false));
+    assert_eq!(chain(&mut backend, "WEFT-NPC", &[]), Ok(false));
+    // Of another version.
+    let odd = ["-m recent --set -j DROP"];
+    assert_eq!(chain(&mut backend, "WEFT-NPC", &odd), Ok(true));
+    assert_eq!(now(backend.in_force(&Ruleset::default())), Ok(true));
+}

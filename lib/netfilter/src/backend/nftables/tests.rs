@@ -126,3 +126,24 @@ fn a_sweep_leaves_nothing_and_others_tables() {
     assert_eq!(left, ["inet other"]);
     assert!(!now(backend.sweep()).expect("swept").changed());
 }
+
+#[test]
+fn rules_are_in_force_while_the_base_chains_lead_to_some_whatever_they_say() {
+    let mut backend = backend();
+    let desired = ruleset(&["10.0.0.1"]);
+    let other = ruleset(&["10.0.0.2"]);
+    assert_eq!(now(backend.in_force(&desired)), Ok(false));
+    now(backend.sync(&other)).expect("synced");
+    assert_eq!(now(backend.in_force(&desired)), Ok(true));
+    let there = backend.tool_mut().clone();
+    for harm in [
+        "flush chain inet weft forward\n",
+        "flush chain inet weft WEFT-NPC-4\n",
+        "delete table inet weft\n",
+    ] {
+        *backend.tool_mut() = there.clone();
+        backend.tool_mut().run(harm).expect(harm);
+        assert_eq!(now(backend.in_force(&desired)), Ok(false), "{harm}");
+    }
+    assert_eq!(now(backend.in_force(&Ruleset::default())), Ok(true));
+}
