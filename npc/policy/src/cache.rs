@@ -92,8 +92,8 @@ struct Local<'a> {
 impl Cache {
     /// Whether it matters whose this address was until now.
     pub(crate) fn follows(&self, address: IpAddr) -> bool {
-        !(self.sets.peers.is_empty() && self.sets.named.is_empty())
-            && !self.moved.contains_key(&address)
+        let has_sets = !self.sets.peers.is_empty() || !self.sets.named.is_empty();
+        has_sets && !self.moved.contains_key(&address)
     }
 
     /// An address may change hands; `owner` has it until now.

@@ -20,6 +20,9 @@ const MANY: usize = 32;
 
 type Group<'a> = (&'a Arc<Template>, &'a BTreeSet<PodNumber>);
 
+/// Templates by namespace, key and value of a label.
+type ByLabel<'a> = HashMap<(&'a str, &'a str, &'a str), Vec<Group<'a>>>;
+
 /// The objects of an [`Index`](crate::Index) at one moment.
 pub(crate) struct Objects<'a> {
     pods: &'a Store,
@@ -27,7 +30,7 @@ pub(crate) struct Objects<'a> {
     pub(crate) policies: &'a BTreeMap<ObjectKey, Arc<PolicySpec>>,
     pub(crate) endpoints: &'a Endpoints,
     resolved: Cell<usize>,
-    with_label: OnceCell<HashMap<(&'a str, &'a str, &'a str), Vec<Group<'a>>>>,
+    with_label: OnceCell<ByLabel<'a>>,
 }
 
 impl<'a> Objects<'a> {
@@ -179,8 +182,8 @@ impl<'a> Objects<'a> {
             .min_by_key(Vec::len)
     }
 
-    fn by_label(&self) -> HashMap<(&'a str, &'a str, &'a str), Vec<Group<'a>>> {
-        let mut with_label: HashMap<_, Vec<_>> = HashMap::new();
+    fn by_label(&self) -> ByLabel<'a> {
+        let mut with_label = ByLabel::new();
         for namespace in self.namespaces.keys() {
             for group in self.pods.templates_in(namespace) {
                 for (key, value) in group.0.labels.iter() {

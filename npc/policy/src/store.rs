@@ -46,6 +46,10 @@ enum StoredUid {
 
 /// Most pods have one IPv4 address.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(
+    clippy::box_collection,
+    reason = "a pointer: a set in place would make the row of every pod larger"
+)]
 enum Addresses {
     One(Ipv4Addr),
     Other(Option<Box<BTreeSet<IpAddr>>>),
