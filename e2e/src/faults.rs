@@ -1,6 +1,6 @@
 //! Fault experiments on npc: somebody kills it, takes its rules away, holds its lock, fills its
 //! tables, while a prober makes 500 forbidden and 500 allowed connection attempts a second and holds
-//! flows. `make e2e-faults` runs all of them and prints a table; a short form of some is part of the
+//! flows. `make e2e-faults` runs all of them and prints a table; a short form of one is part of the
 //! cluster tests (`tests/experiments.rs`).
 //!
 //! ```text

@@ -65,8 +65,7 @@ pub(crate) struct Lookout {
     monitor: Option<Monitor>,
     probe: Option<Probe>,
     schedule: Schedule,
-    /// What the probe shows as long as nothing changes; `None`: not known.
-    settled: Option<u64>,
+    print: Print,
     /// Counts of elements that a look found to be right although they are not those we expect.
     accepted: BTreeMap<String, u32>,
 }
@@ -95,7 +94,7 @@ impl Lookout {
             monitor: None,
             probe: None,
             schedule: Schedule::new(Instant::now()),
-            settled: None,
+            print: Print::default(),
             accepted: BTreeMap::new(),
         }
     }
@@ -150,11 +149,8 @@ impl Lookout {
             Ok(_) => {}
             Err(error) => tracing::debug!(%error, "cannot count the elements of sets"),
         }
-        let Some(settled) = self.settled else {
-            return false;
-        };
         match probe.rules().await {
-            Ok(seen) => seen != settled,
+            Ok(seen) => self.print.differs(seen),
             Err(error) => {
                 tracing::debug!(%error, "cannot look at the rules");
                 false
@@ -176,7 +172,7 @@ impl Lookout {
     /// A look that began at `started` is over.
     pub(crate) fn looked(&mut self, started: Instant, before: Before, repaired: bool) {
         let now = Instant::now();
-        self.settled = before.rules.filter(|_| !repaired);
+        self.print = Print::found(before.rules.filter(|_| !repaired));
         if !repaired {
             self.accepted = before.sets;
         }
@@ -186,7 +182,7 @@ impl Lookout {
 
     /// We changed rules ourselves: what the probe knew is old.
     pub(crate) fn wrote_rules(&mut self) {
-        self.settled = None;
+        self.print = Print::default();
         let sure = self.is_sure();
         self.schedule.wrote(sure);
     }
@@ -203,7 +199,35 @@ impl Lookout {
 
     /// Without events the probe must know what it compares with.
     fn is_sure(&self) -> bool {
-        self.monitor.is_some() || self.probe.is_none() || self.settled.is_some()
+        self.monitor.is_some() || self.probe.is_none() || self.print.right.is_some()
+    }
+}
+
+/// What the probe shows of the rules as long as nothing changes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Print {
+    /// A look found everything right, and the probe showed this before it.
+    right: Option<u64>,
+    /// We wrote rules, and the probe showed this soon after; what somebody changed between the two
+    /// is left to the next look.
+    likely: Option<u64>,
+}
+
+impl Print {
+    fn found(right: Option<u64>) -> Self {
+        Self {
+            right,
+            likely: None,
+        }
+    }
+
+    /// The probe shows this: did somebody change something?
+    fn differs(&mut self, seen: u64) -> bool {
+        let last = self.right.or(self.likely);
+        if last.is_none() {
+            self.likely = Some(seen);
+        }
+        last.is_some_and(|last| last != seen)
     }
 }
 
@@ -290,8 +314,13 @@ impl Schedule {
             at = at.min((alarm + CALM).max(self.looked + self.pause()));
         }
         if !self.sure {
-            // Only to know what to compare with: must stay cheap while pods come and go.
-            let pause = (self.took * 10).clamp(PROBE[0], VERIFY);
+            // Only to know what to compare with: must stay cheap while pods come and go, and must not
+            // be late while somebody changes things.
+            let pause = if self.repairs.is_empty() {
+                (self.took * 10).clamp(PROBE[0], VERIFY)
+            } else {
+                LONGEST_PAUSE
+            };
             at = at.min(self.looked + pause);
         }
         at

@@ -80,6 +80,29 @@ fn without_events_the_probe_is_made_sure_again_but_not_at_any_price() {
 }
 
 #[test]
+fn after_a_repair_the_probe_is_made_sure_soon_whatever_a_look_costs() {
+    let start = Instant::now();
+    let mut schedule = Schedule::new(start);
+    schedule.repaired(start);
+    schedule.looked(start, 2000 * MS, false);
+    assert_eq!(schedule.look_at(), start + LONGEST_PAUSE);
+}
+
+#[test]
+fn rules_that_change_after_we_wrote_them_are_noticed_before_a_look_made_sure() {
+    let mut print = Print::default();
+    assert_eq!(
+        [7, 7, 8].map(|seen| print.differs(seen)),
+        [false, false, true]
+    );
+    let mut print = Print::found(Some(7));
+    assert_eq!(
+        [7, 8, 7].map(|seen| print.differs(seen)),
+        [false, true, false]
+    );
+}
+
+#[test]
 fn probes_take_a_small_part_of_the_time_and_still_come_within_a_second() {
     let start = Instant::now();
     let mut schedule = Schedule::new(start);
