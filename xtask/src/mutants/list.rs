@@ -166,7 +166,7 @@ pub(super) const ALL: [Mutation; 42] = [
         to: "Direction::Ingress => Match::src_set(set),",
     },
     Mutation {
-        name: "the second peer of a long rule is never asked",
+        name: "the rule after a long one is never asked",
         file: "npc/compile/src/policy.rs",
         from: "Verdict::Jump(chain.clone())",
         to: "Verdict::Goto(chain.clone())",

@@ -110,6 +110,32 @@ fn overlapping_prefixes_stay_rules() {
     assert_eq!(tables.inet.chains["TOP-4"].rules.len(), 2);
 }
 
+#[test]
+fn a_prefix_that_leads_out_of_itself_stays_a_rule() {
+    let rules = ruleset(
+        vec![
+            ("TOP", PlainChain::filter(vec![goto("10.0.0.4/30", "LOW")])),
+            (
+                "LOW",
+                PlainChain::filter(vec![goto("10.0.0.0/24", "LOWER")]),
+            ),
+            (
+                "LOWER",
+                PlainChain::filter(vec![goto("10.0.0.9/32", "POD")]),
+            ),
+            ("POD", drop_all()),
+        ],
+        vec![],
+    );
+    let tables = lower(&rules).expect("lowered");
+    let top: Vec<String> = tables.inet.chains["TOP-4"]
+        .rules
+        .iter()
+        .map(write_rule)
+        .collect();
+    assert_eq!(top, ["ip daddr 10.0.0.4/30 goto LOW-4"]);
+}
+
 fn allow(net: &str, protocol: Protocol, from: u16, to: u16) -> PlainRule {
     let ports = PortRange::new(from, to);
     let net = net.parse().expect("net");

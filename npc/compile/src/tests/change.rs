@@ -1,13 +1,15 @@
 //! From the rules of one moment of a case to those of the next: what happens in between.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use weft_netfilter::backend::{Backend as _, Nftables};
 use weft_netfilter::fake::{FakeKernel, FakeNft};
 use weft_netfilter::nft::Owned;
 use weft_netfilter::plan::{Observed, Owner, diff};
 use weft_netfilter::{Family, Ruleset, TableName};
-use weft_policy::{Packet, PolicyModel, cases};
+use weft_policy::{Endpoint, EndpointId, Index, ObjectKey, Packet, PolicyModel, cases};
+use weft_testkit::builders::{make_network_policy, make_pod};
 
 use super::judge::node;
 use super::way::traced;
@@ -129,6 +131,38 @@ fn ready<F: Future>(future: F) -> F::Output {
         .build()
         .expect("runtime")
         .block_on(future)
+}
+
+/// The gate is what keeps a new pod closed while everything else of it is written.
+#[test]
+fn a_pod_that_becomes_known_enters_the_gate_last_and_nothing_else_of_the_gate_is_written() {
+    let address: IpAddr = "10.32.0.20".parse().expect("an address");
+    let mut index = cases::Cluster::new().index();
+    index.apply_network_policy(&make_network_policy("z", "p").build());
+    let endpoint = Endpoint {
+        pod: ObjectKey::new("z", "new"),
+        uid: "uid-new".into(),
+        addresses: BTreeSet::from([address]),
+        host_ifname: "vethweplnew".to_owned(),
+    };
+    index.apply_endpoint(EndpointId::new("new", "eth0"), endpoint);
+    let mut kernel = FakeKernel::default();
+    let mut plan_of = |index: &Index| {
+        let observed = Observed::read(&owner(), &kernel.saved(&owner()));
+        let plan = diff(&observed, &compile(&index.model(), &node())).expect("sound");
+        kernel.run(&plan, &mut |_| {}).expect("applied");
+        plan.to_string()
+    };
+    plan_of(&index);
+    let pod = make_pod("z", "new").uid("uid-new").node(cases::NODE);
+    index.apply_pod(&pod.build());
+    let plan = plan_of(&index);
+    assert!(
+        plan.ends_with("# ipset restore\nadd weft-npc-known-4 10.32.0.20\n"),
+        "{plan}"
+    );
+    assert_eq!(plan.matches("weft-npc-known").count(), 1, "{plan}");
+    assert!(plan.contains("-A WEFT-NPC-I-new"), "{plan}");
 }
 
 /// Cases 58 and 74: these change no byte of the rules, so no connection, no counter and no element.

@@ -95,11 +95,11 @@ pub(super) const CASES: &[Case] = &[
     },
     Case {
         number: 0,
-        clause: "of many peers and many ports each pair counts",
+        clause: "of many peers and many ports each pair counts, and so does the rule after them",
         steps: &[
             Policy(
                 "x/p",
-                "{podSelector: {matchLabels: {pod: a}}, ingress: [{from: [{podSelector: {matchLabels: {pod: b}}}, {namespaceSelector: {matchLabels: {ns: y}}, podSelector: {matchLabels: {pod: a}}}, {namespaceSelector: {matchLabels: {ns: y}}, podSelector: {matchLabels: {pod: c}}}, {namespaceSelector: {matchLabels: {ns: z}}, podSelector: {matchLabels: {pod: c}}}, {ipBlock: {cidr: 203.0.113.0/24}}], ports: [{port: 1}, {port: 2}, {port: 3, protocol: UDP}, {port: 4, endPort: 5}, {port: serve-80-tcp}]}]}",
+                "{podSelector: {matchLabels: {pod: a}}, ingress: [{from: [{podSelector: {matchLabels: {pod: b}}}, {namespaceSelector: {matchLabels: {ns: y}}, podSelector: {matchLabels: {pod: a}}}, {namespaceSelector: {matchLabels: {ns: y}}, podSelector: {matchLabels: {pod: c}}}, {namespaceSelector: {matchLabels: {ns: z}}, podSelector: {matchLabels: {pod: c}}}, {ipBlock: {cidr: 203.0.113.0/24}}], ports: [{port: 1}, {port: 2}, {port: 3, protocol: UDP}, {port: 4, endPort: 5}, {port: serve-80-tcp}]}, {from: [{podSelector: {matchLabels: {pod: b}}}], ports: [{port: 6}]}]}",
             ),
             Packets(
                 "x/b -> x/a tcp/1 allow
@@ -114,6 +114,7 @@ pub(super) const CASES: &[Case] = &[
                  x/b -> x/a tcp/3 deny
                  z/c -> x/a udp/4 deny
                  outside -> x/a tcp/6 deny
+                 x/b -> x/a tcp/6 allow
                  z/b -> x/a tcp/1 deny",
             ),
         ],
