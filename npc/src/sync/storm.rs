@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use tokio::time::{interval, timeout};
+use tokio::{
+    sync::watch,
+    time::{interval, timeout},
+};
 use weft_netfilter::{backend::Iptables, fake::FakeKernel};
 use weft_policy::{Endpoint, EndpointId, ObjectKey, PolicyModel};
 use weft_testkit::builders::{make_namespace, make_network_policy, make_pod};
@@ -63,20 +66,25 @@ async fn pods_get_in_while_another_changes_its_labels_a_thousand_times_a_second(
     let token = CancellationToken::new();
     let running = tokio::spawn(sync.run(token.clone()));
 
+    let (turns, mut seen) = watch::channel(0);
     let (storm, stop) = (Arc::clone(&state), CancellationToken::new());
     let stopped = stop.clone();
     let storm = tokio::spawn(async move {
         let mut tick = interval(Duration::from_millis(1));
-        let mut turn = 0;
         while !stopped.is_cancelled() {
             tick.tick().await;
-            turn += 1;
-            relabel(&storm, turn);
+            turns.send_modify(|turn| *turn += 1);
+            relabel(&storm, *turns.borrow());
         }
-        turn
+        let last = *turns.borrow();
+        last
     });
     let mut applied = state.watch_applied();
     for last in 10..30 {
+        // A machine that lets a pod in faster than labels change would leave the storm behind.
+        let before = *seen.borrow();
+        let blows = timeout(PATIENCE, seen.wait_for(|turn| *turn > before + 1)).await;
+        blows.expect("in time").expect("the storm lasts");
         let name = format!("pod{last}");
         attach(&state, &name, last);
         let at = state.is_known(&EndpointId::new(&name, "eth0"));
