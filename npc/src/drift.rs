@@ -105,7 +105,7 @@ impl Lookout {
             self.monitor = Some(Monitor::subscribe(interest())?);
             self.probe = (backend == Variant::Nft.name()).then(|| sets(Variant::Nft));
         }
-        self.settled = None;
+        self.print = Print::default();
         self.accepted.clear();
         Ok(())
     }

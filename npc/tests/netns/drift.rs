@@ -74,11 +74,11 @@ impl Place {
     }
 
     /// Does each harm, and waits until nothing is seen of it, it was counted, and the closed pod is
-    /// closed. Returns how long the slowest repair took.
-    fn suffer(&self, node: &Node, harms: &[String]) -> Duration {
+    /// closed. Returns how long the slowest repair took, and of what.
+    fn suffer(&self, node: &Node, harms: &[String]) -> (Duration, String) {
         let right = self.seen(node);
         assert!(right.contains("pod2"), "{right}");
-        let mut slowest = Duration::ZERO;
+        let mut slowest = (Duration::ZERO, String::new());
         for (count, harm) in (node.repairs() + 1..).zip(harms) {
             node.world.ns.sh(harm);
             let start = Instant::now();
@@ -86,7 +86,10 @@ impl Place {
                 (seen, counted) if seen == right && counted == count => Ok(()),
                 (seen, counted) => Err(format!("{harm}: {counted} repairs of {count}\n{seen}")),
             });
-            slowest = slowest.max(start.elapsed());
+            let took = start.elapsed();
+            if took > slowest.0 {
+                slowest = (took, harm.clone());
+            }
             assert!(node.is_closed(), "after `{harm}`");
         }
         for family in 0..2 {
@@ -131,9 +134,9 @@ const SYSCTL: [&str; 2] = [
     "sysctl -qw net.bridge.bridge-nf-call-iptables=0 net.bridge.bridge-nf-call-ip6tables=0",
 ];
 
-fn reported(node: &Node, slowest: Duration) {
+fn reported(node: &Node, slowest: &(Duration, String)) {
     // Room for a busy machine.
-    assert!(slowest < 2 * PROMISE, "{slowest:?}");
+    assert!(slowest.0 < 2 * PROMISE, "{slowest:?}");
     assert!(node.notes("something else changed the rules") >= 1);
     // More than five repairs in a minute are a fight.
     assert!(node.world.metrics().contains("weft_npc_drift_contested 1"));
@@ -175,7 +178,7 @@ fn iptables(variant: &str) {
         node.world.ns.sh(&format!("{tool} -D FORWARD -j ACCEPT"));
     }
     is_right(&node);
-    reported(&node, slowest);
+    reported(&node, &slowest);
     // The policy of FORWARD belongs to the host: ours neither needs nor changes it.
     let tool = variant.to_lowercase();
     let policy = |target: &str| {
@@ -235,7 +238,7 @@ fn foreign_changes_are_undone_at_once_with_nftables() {
     }
     let slowest = place.suffer(&node, &harms);
     is_right(&node);
-    reported(&node, slowest);
+    reported(&node, &slowest);
     place.ignore(
         &node,
         &[

@@ -36,7 +36,14 @@ fn expected(model: &PolicyModel, node: &NodeView, packet: &Packet) -> Vec<String
             Judgement::NotIsolated => {
                 !to_itself && (direction == "egress" || destination.is_some())
             }
-            _ => false,
+            Judgement::NotHere
+            | Judgement::FromOwnNode
+            | Judgement::Established
+            | Judgement::NeighbourDiscovery
+            | Judgement::Itself
+            | Judgement::Denied { .. }
+            | Judgement::Invalid { .. }
+            | Judgement::PodUnknown => false,
         };
         if logged && packet.state == State::New {
             copies.push(format!("weft-allow-{direction}"));
