@@ -13,7 +13,7 @@ fn text(fill: impl FnOnce(&Metrics)) -> String {
     metrics.drifted();
     metrics.denied("default", "ingress");
     metrics.blocked("tcp", 80);
-    metrics.size(1, &Ruleset::default());
+    metrics.size(&PolicyModel::default(), &Ruleset::default());
     fill(&metrics);
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &registry).expect("encoded");

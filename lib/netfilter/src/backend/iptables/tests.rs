@@ -117,7 +117,10 @@ fn rules_are_in_force_while_jumps_lead_to_some_whatever_they_say() {
 /// `dropped`, and what would repair the kernel, for a packet to 10.0.0.1 when `ruleset` is wanted.
 #[cfg(feature = "trace")]
 fn traced(backend: &mut Iptables<FakeKernel>, wanted: &Ruleset) -> (Option<bool>, Vec<String>) {
-    use crate::trace::{Packet, Pass};
+    use crate::{
+        Hook,
+        trace::{Packet, Pass},
+    };
     let address = |text: &str| text.parse().expect("address");
     let packet = Packet::tcp(address("10.0.0.9"), address("10.0.0.1"), 80);
     let passes = [Pass::new(Hook::Forward, Some("weave"), Some("weave"))];
