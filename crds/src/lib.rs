@@ -52,6 +52,23 @@ pub const FINALIZER: &str = "weft.dev/finalizer";
 /// Pod or Namespace annotation that names the IPPools to take an address from, comma separated,
 /// first match wins.
 pub const ANNOTATION_POOLS: &str = "weft.dev/pools";
+/// Namespace annotation: with the value `true`, npc logs new connections that policies allow from and
+/// to pods of the namespace.
+pub const ANNOTATION_LOG_ALLOWED: &str = "weft.dev/log-allowed";
+/// Every annotation that users may write: its name, on which objects, what it does.
+pub const ANNOTATIONS: [(&str, &str, &str); 2] = [
+    (
+        ANNOTATION_POOLS,
+        "Pod, Namespace",
+        "IPPools to take an address from, comma separated; the first that may be used wins.",
+    ),
+    (
+        ANNOTATION_LOG_ALLOWED,
+        "Namespace",
+        "`true`: npc logs new connections that policies allow from and to pods of the namespace \
+         (rate limited, only with `spec.policy.denyLog: Enabled`). Any other value: nothing.",
+    ),
+];
 /// Name of the only `WeftNetwork`, and of the pool that is used when nothing else is chosen.
 pub const DEFAULT_NAME: &str = "default";
 

@@ -39,25 +39,39 @@ pub struct SocketArgs {
     pub run_dir: PathBuf,
 }
 
+/// How an answer is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Output {
+    /// For people.
+    Text,
+    /// The answer as npc gave it, one object; an error is `{"error": {...}}`.
+    Json,
+}
+
 /// Arguments of `query`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct QueryArgs {
-    /// Source: NAMESPACE/POD or an address.
+    /// Source: NAMESPACE/POD, an address, or "node" for the node that is asked.
     #[arg(long)]
     pub from: String,
-    /// Destination: NAMESPACE/POD or an address. Services are translated before policy is asked:
-    /// name the pod or address behind it.
+    /// Destination: the same. Services are translated before policy is asked: name the pod or
+    /// address behind it.
     #[arg(long)]
     pub to: String,
     /// tcp, udp, sctp or icmp.
     #[arg(long, default_value = "tcp")]
     pub protocol: String,
-    /// Destination port; must be given unless the protocol is icmp.
+    /// Destination port, by number or by the name of a container port of the destination; must be
+    /// given unless the protocol is icmp.
     #[arg(long)]
-    pub port: Option<u16>,
-    /// Also take the packet through the rules that are in the kernel, and say whether they agree.
+    pub port: Option<String>,
+    /// Also take the packet through the rules that are in the kernel, and say whether they agree,
+    /// and where the kernel holds something else than npc wants.
     #[arg(long)]
     pub compare: bool,
+    /// How the answer is printed.
+    #[arg(long, value_enum, default_value = "text")]
+    pub output: Output,
     /// Where npc listens.
     #[command(flatten)]
     pub sockets: SocketArgs,

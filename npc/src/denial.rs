@@ -1,19 +1,20 @@
-//! Says why a packet was denied: one line per pair of pods and ten seconds, and metrics.
+//! Says why a packet was denied: one line per pair of pods and ten seconds, and metrics. The same
+//! for connections that are allowed, of namespaces that ask for it.
 //!
 //! ```text
-//! deny chain -> NFLOG group 86 (at most 500 a second) -> read here -> evaluator -> line, metrics
+//! deny chain (at most 500 a second) --+-> NFLOG group 86 -> metrics (what is denied)
+//! log chain (at most 100 a second) ---+       -> at most one line per pair -> evaluator -> line
 //! ```
 //!
-//! The rule that dropped the packet says the direction by its prefix; who the ends are and why
-//! nothing allowed it is asked of the model that the rules were compiled from, by the same
-//! evaluator that defines them.
+//! The rule that copied the packet says the direction by its prefix; who the ends are, why nothing
+//! allowed it, or what did, is asked of the model that the rules were compiled from, by the same
+//! evaluator that defines them. It is asked for packets that get a line, not for the others.
 
 mod cut;
+mod limiter;
 
 use std::{
-    collections::BTreeMap,
     fmt,
-    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -31,6 +32,7 @@ use weft_policy::{
 };
 use weft_runtime::backoff::{Backoff, random};
 
+use self::limiter::Limiter;
 use crate::{
     metrics::Metrics,
     state::State,
@@ -39,12 +41,6 @@ use crate::{
 
 /// Weave Net's NFLOG group.
 pub(crate) const GROUP: u16 = 86;
-/// A pair of pods gets one line in this time.
-const QUIET: Duration = Duration::from_secs(10);
-/// Pairs that are remembered.
-const PAIRS: usize = 4096;
-/// Lines a second, of all pairs together: one pod that scans is many pairs.
-const LINES: u32 = 50;
 
 /// Why a packet was denied.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,23 +55,108 @@ pub(crate) struct Denial {
     pub(crate) reason: String,
 }
 
-/// Explains a packet that a rule of ours dropped; `None`: the rule is not ours.
-pub(crate) fn explain(compiled: &Compiled, prefix: &str, packet: &Packet) -> Option<Denial> {
+/// Which rule of ours copied a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Copied {
+    /// It was dropped by the policies of a pod.
+    Denied(Direction),
+    /// It was dropped because an end of it is nobody's.
+    Closed,
+    /// It is the first of a connection that the policies of a pod allow.
+    Allowed(Direction),
+}
+
+impl Copied {
+    /// By the prefix of the rule; `None`: it is not ours.
+    fn by(prefix: &str) -> Option<Self> {
+        match prefix {
+            "weft-deny-ingress" => Some(Self::Denied(Direction::Ingress)),
+            "weft-deny-egress" => Some(Self::Denied(Direction::Egress)),
+            "weft-deny-closed" => Some(Self::Closed),
+            "weft-allow-ingress" => Some(Self::Allowed(Direction::Ingress)),
+            "weft-allow-egress" => Some(Self::Allowed(Direction::Egress)),
+            _ => None,
+        }
+    }
+}
+
+/// Whose policies decided, as they see it: the direction, and the pod's namespace where the pod is
+/// known.
+fn decider(compiled: &Compiled, copied: Copied, packet: &Packet) -> (Direction, Option<Arc<str>>) {
     let Compiled { model, view, .. } = compiled;
     let named = |address| {
         let (key, _) = model.subject_at(address)?;
         Some(Arc::clone(&key.pod.namespace))
     };
-    let direction = match prefix {
-        "weft-deny-ingress" => Direction::Ingress,
-        "weft-deny-egress" => Direction::Egress,
-        "weft-deny-closed" => {
-            let (direction, address) = if view.is_closed(model, packet.source) {
-                (Direction::Egress, packet.source)
-            } else {
-                (Direction::Ingress, packet.destination)
+    let receiver = || match &packet.path {
+        Path::Forward {
+            out_port: Some(port),
+        } => {
+            let (key, _) = model.subject_behind(port)?;
+            Some(Arc::clone(&key.pod.namespace))
+        }
+        Path::Forward { .. } | Path::Input | Path::Output => None,
+    };
+    match copied {
+        Copied::Closed if view.is_closed(model, packet.source) => {
+            (Direction::Egress, named(packet.source))
+        }
+        Copied::Closed => (Direction::Ingress, named(packet.destination)),
+        Copied::Denied(Direction::Egress) | Copied::Allowed(Direction::Egress) => {
+            (Direction::Egress, named(packet.source))
+        }
+        Copied::Denied(Direction::Ingress) | Copied::Allowed(Direction::Ingress) => (
+            Direction::Ingress,
+            named(packet.destination).or_else(receiver),
+        ),
+    }
+}
+
+fn side(verdict: Verdict, direction: Direction) -> Judgement {
+    match direction {
+        Direction::Ingress => verdict.ingress,
+        Direction::Egress => verdict.egress,
+    }
+}
+
+/// Says what allowed the first packet of a connection: the policy, if it was one, and why.
+fn why_allowed(
+    compiled: &Compiled,
+    direction: Direction,
+    packet: &Packet,
+) -> (Option<ObjectKey>, String) {
+    let judgement = side(evaluate(&compiled.model, packet), direction);
+    let reason = if judgement.is_allowed() {
+        judgement.to_string()
+    } else {
+        "allowed by rules that have changed since".to_owned()
+    };
+    match judgement {
+        Judgement::Allowed { policy, .. } => (Some(policy), reason),
+        Judgement::NotHere
+        | Judgement::FromOwnNode
+        | Judgement::Established
+        | Judgement::NeighbourDiscovery
+        | Judgement::Itself
+        | Judgement::NotIsolated
+        | Judgement::Denied { .. }
+        | Judgement::Invalid { .. }
+        | Judgement::PodUnknown => (None, reason),
+    }
+}
+
+/// Explains a packet that a rule of ours dropped; `None`: the rule is not ours, or drops nothing.
+pub(crate) fn explain(compiled: &Compiled, prefix: &str, packet: &Packet) -> Option<Denial> {
+    let model = &compiled.model;
+    let copied = Copied::by(prefix)?;
+    let (direction, namespace) = decider(compiled, copied, packet);
+    match copied {
+        Copied::Denied(_) => {}
+        Copied::Closed => {
+            let address = match direction {
+                Direction::Egress => packet.source,
+                Direction::Ingress => packet.destination,
             };
-            let namespace = named(address);
             let reason = if namespace.is_some() {
                 Judgement::PodUnknown.to_string()
             } else {
@@ -88,12 +169,9 @@ pub(crate) fn explain(compiled: &Compiled, prefix: &str, packet: &Packet) -> Opt
                 reason,
             });
         }
-        _ => return None,
-    };
-    let side = |verdict: Verdict| match direction {
-        Direction::Ingress => verdict.ingress,
-        Direction::Egress => verdict.egress,
-    };
+        Copied::Allowed(_) => return None,
+    }
+    let side = |verdict| side(verdict, direction);
     let mut judgement = side(evaluate(model, packet));
     if judgement.is_allowed() {
         // Then it was no first packet of a flow, or the rules have changed since.
@@ -133,21 +211,9 @@ pub(crate) fn explain(compiled: &Compiled, prefix: &str, packet: &Packet) -> Opt
         (Judgement::Invalid { .. }, _) => "it belongs to no flow (conntrack: invalid)".to_owned(),
         (judgement, _) => judgement.to_string(),
     };
-    let receiver = || match &packet.path {
-        Path::Forward {
-            out_port: Some(port),
-        } => {
-            let (key, _) = model.subject_behind(port)?;
-            Some(Arc::clone(&key.pod.namespace))
-        }
-        Path::Forward { .. } | Path::Input | Path::Output => None,
-    };
     Some(Denial {
         direction,
-        namespace: match direction {
-            Direction::Ingress => named(packet.destination).or_else(receiver),
-            Direction::Egress => named(packet.source),
-        },
+        namespace,
         policies,
         reason,
     })
@@ -198,61 +264,11 @@ fn protocol_name(number: u8) -> String {
     }
 }
 
-/// Source, destination, and who denied.
-type Pair = (IpAddr, IpAddr, Direction);
-
-/// Decides which denials get a line. Time is an argument; memory is bounded.
+/// Lines about what is allowed take none from those about what is denied.
 #[derive(Debug, Default)]
-struct Limiter {
-    pairs: BTreeMap<Pair, Told>,
-    second: Option<Instant>,
-    lines: u32,
-}
-
-#[derive(Debug)]
-struct Told {
-    at: Instant,
-    since: u64,
-}
-
-impl Limiter {
-    /// `Some`: write a line, and so many packets of the pair were passed over since its last one.
-    fn admit(&mut self, now: Instant, pair: Pair) -> Option<u64> {
-        if let Some(told) = self.pairs.get_mut(&pair)
-            && now.saturating_duration_since(told.at) < QUIET
-        {
-            told.since += 1;
-            return None;
-        }
-        if !self.has_line(now) {
-            return None;
-        }
-        if let Some(told) = self.pairs.get_mut(&pair) {
-            told.at = now;
-            return Some(std::mem::take(&mut told.since));
-        }
-        if self.pairs.len() >= PAIRS {
-            self.pairs
-                .retain(|_, told| now.saturating_duration_since(told.at) < QUIET);
-        }
-        if self.pairs.len() >= PAIRS {
-            return None;
-        }
-        self.pairs.insert(pair, Told { at: now, since: 0 });
-        Some(0)
-    }
-
-    fn has_line(&mut self, now: Instant) -> bool {
-        let same = self
-            .second
-            .is_some_and(|begin| now.saturating_duration_since(begin) < Duration::from_secs(1));
-        if !same {
-            self.second = Some(now);
-            self.lines = 0;
-        }
-        self.lines += 1;
-        self.lines <= LINES
-    }
+struct Limits {
+    denied: Limiter,
+    allowed: Limiter,
 }
 
 /// What the reader works with.
@@ -267,11 +283,11 @@ impl Reader {
     /// replaced, Weave Net's) is waited for.
     pub(crate) async fn run(self, token: CancellationToken) {
         let mut backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(30));
-        let mut limiter = Limiter::default();
+        let mut limits = Limits::default();
         loop {
             let failure = tokio::select! {
                 () = token.cancelled() => return,
-                failure = self.read(&mut limiter, &mut backoff) => failure,
+                failure = self.read(&mut limits, &mut backoff) => failure,
             };
             if backoff.failures() == 0 {
                 tracing::warn!(
@@ -288,7 +304,7 @@ impl Reader {
         }
     }
 
-    async fn read(&self, limiter: &mut Limiter, backoff: &mut Backoff) -> std::io::Error {
+    async fn read(&self, limits: &mut Limits, backoff: &mut Backoff) -> std::io::Error {
         let mut log = match Nflog::bind(GROUP).await {
             Ok(log) => log,
             Err(error) => return error,
@@ -298,7 +314,7 @@ impl Reader {
             match log.next().await {
                 Ok(Some(packets)) => {
                     for logged in packets {
-                        self.one(limiter, &logged);
+                        self.one(limits, &logged);
                     }
                 }
                 Ok(None) => tracing::debug!("more packets are denied than can be read"),
@@ -307,19 +323,22 @@ impl Reader {
         }
     }
 
-    fn one(&self, limiter: &mut Limiter, logged: &Logged) {
+    fn one(&self, limits: &mut Limits, logged: &Logged) {
         let Some(compiled) = self.wanted.get() else {
             return;
         };
         let packet = packet(logged, |index| {
             if_indextoname(index).ok()?.into_string().ok()
         });
-        let denial = match logged.prefix.as_str() {
-            cut::PREFIX => Some(cut::explain(&compiled, logged, &packet)),
-            prefix => explain(&compiled, prefix, &packet),
-        };
-        let Some(denial) = denial else {
-            return;
+        let cut = (logged.prefix == cut::PREFIX).then(|| cut::explain(&compiled, logged, &packet));
+        let (direction, namespace, is_denied) = match (&cut, Copied::by(&logged.prefix)) {
+            (Some(denial), _) => (denial.direction, denial.namespace.clone(), true),
+            (None, Some(copied)) => {
+                let (direction, namespace) = decider(&compiled, copied, &packet);
+                let is_denied = !matches!(copied, Copied::Allowed(_));
+                (direction, namespace, is_denied)
+            }
+            (None, None) => return,
         };
         let Headers {
             source,
@@ -329,14 +348,19 @@ impl Reader {
             icmp_type,
         } = logged.headers;
         let protocol = protocol_name(protocol.0);
-        self.metrics.denied(
-            denial.namespace.as_deref().unwrap_or_default(),
-            &denial.direction.to_string(),
-        );
-        if let ("tcp" | "udp", Some((_, port))) = (protocol.as_str(), ports) {
-            self.metrics.blocked(&protocol, port);
-        }
-        let pair = (source, destination, denial.direction);
+        let limiter = if is_denied {
+            self.metrics.denied(
+                namespace.as_deref().unwrap_or_default(),
+                &direction.to_string(),
+            );
+            if let ("tcp" | "udp", Some((_, port))) = (protocol.as_str(), ports) {
+                self.metrics.blocked(&protocol, port);
+            }
+            &mut limits.denied
+        } else {
+            &mut limits.allowed
+        };
+        let pair = (source, destination, direction);
         let Some(suppressed) = limiter.admit(Instant::now(), pair) else {
             return;
         };
@@ -344,22 +368,42 @@ impl Reader {
             let pod = self.state.look_up(|index| index.pod_at(address));
             pod.map(|key| key.to_string())
         };
-        tracing::info!(
-            target: "weft_npc::denied",
-            direction = %denial.direction,
-            protocol,
-            source = %source,
-            source_pod = pod(source),
-            source_port = ports.map(|(port, _)| port),
-            destination = %destination,
-            destination_pod = pod(destination),
-            destination_port = ports.map(|(_, port)| port),
-            icmp_type,
-            policies = %List(&denial.policies),
-            reason = denial.reason,
-            suppressed,
-            "denied"
-        );
+        // The name of the target is a constant to `tracing`.
+        macro_rules! line {
+            ($target:literal, $policies:expr, $reason:expr, $message:literal) => {
+                tracing::info!(
+                    target: $target,
+                    direction = %direction,
+                    protocol,
+                    source = %source,
+                    source_pod = pod(source),
+                    source_port = ports.map(|(port, _)| port),
+                    destination = %destination,
+                    destination_pod = pod(destination),
+                    destination_port = ports.map(|(_, port)| port),
+                    icmp_type,
+                    policies = %List($policies),
+                    reason = $reason,
+                    suppressed,
+                    $message
+                )
+            };
+        }
+        if is_denied {
+            let denial = cut.or_else(|| explain(&compiled, &logged.prefix, &packet));
+            let Some(denial) = denial else {
+                return;
+            };
+            line!(
+                "weft_npc::denied",
+                &denial.policies,
+                denial.reason,
+                "denied"
+            );
+        } else {
+            let (policy, reason) = why_allowed(&compiled, direction, &packet);
+            line!("weft_npc::allowed", policy.as_slice(), reason, "allowed");
+        }
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! - nf_tables announces changes ([`Monitor`]; also those of iptables-nft): looked at at once.
 //! - iptables-legacy and ipset announce nothing: a cheap [`Probe`] twice a second.
+//! - Whether frames of the pods' bridge meet rules at all is looked at every [`GUARD`]
+//!   ([`crate::bridge`]).
 //! - Whatever happens, every [`VERIFY`] everything is compared, also what neither shows (a set
 //!   member replaced by another one).
 //!
@@ -21,7 +23,7 @@ use weft_netfilter::{
     exec::{Interest, Monitor, NftFamily, Probe, Runner, Variant, set_name},
 };
 
-use crate::config::owner;
+use crate::{bridge::Guard, config::owner};
 
 /// How often the kernel is compared with what was applied, whatever happens.
 const VERIFY: Duration = Duration::from_secs(10);
@@ -30,6 +32,8 @@ const CALM: Duration = Duration::from_millis(50);
 /// Between the end of a look and the next one, when somebody changed something.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_millis(600);
+/// Between looks at the bridge, one question to the kernel each.
+const GUARD: Duration = Duration::from_millis(400);
 /// Between probes.
 const PROBE: [Duration; 2] = [Duration::from_millis(500), Duration::from_millis(800)];
 /// A probe takes at most this part of the time: one in.
@@ -47,6 +51,8 @@ pub(crate) enum Wake {
     Look,
     /// Call [`Lookout::probe`] to find out whether that is necessary.
     Probe,
+    /// Call [`Lookout::guard`].
+    Guard,
 }
 
 /// What a repair is worth to be told.
@@ -64,6 +70,10 @@ pub(crate) enum News {
 pub(crate) struct Lookout {
     monitor: Option<Monitor>,
     probe: Option<Probe>,
+    guard: Option<Guard>,
+    guard_at: Instant,
+    /// The guard failed when it last looked.
+    guard_failed: bool,
     schedule: Schedule,
     print: Print,
     /// Counts of elements that a look found to be right although they are not those we expect.
@@ -71,21 +81,33 @@ pub(crate) struct Lookout {
 }
 
 impl Lookout {
-    /// For the backend of this name.
+    /// For the backend of this name, on a node of the cluster with this id.
     ///
     /// # Errors
-    /// The netlink socket could not be opened.
-    pub(crate) fn new(backend: &str) -> std::io::Result<Self> {
-        let legacy = backend == Variant::Legacy.name();
-        let sets = |variant| Probe::new(owner(), Runner::default(), variant);
+    /// A netlink socket could not be opened.
+    pub(crate) fn new(backend: &str, cluster_id: &str) -> std::io::Result<Self> {
         let mut lookout = Self::blind();
-        if legacy {
-            lookout.probe = Some(sets(Variant::Legacy));
-        } else {
-            lookout.monitor = Some(Monitor::subscribe(interest())?);
-            lookout.probe = (backend == Variant::Nft.name()).then(|| sets(Variant::Nft));
-        }
+        lookout.guard = Some(Guard::new(cluster_id)?);
+        lookout.follow(backend)?;
         Ok(lookout)
+    }
+
+    /// From now on the backend of this name holds the rules.
+    ///
+    /// # Errors
+    /// A netlink socket could not be opened.
+    pub(crate) fn follow(&mut self, backend: &str) -> std::io::Result<()> {
+        let sets = |variant| Probe::new(owner(), Runner::default(), variant);
+        if backend == Variant::Legacy.name() {
+            self.monitor = None;
+            self.probe = Some(sets(Variant::Legacy));
+        } else {
+            self.monitor = Some(Monitor::subscribe(interest())?);
+            self.probe = (backend == Variant::Nft.name()).then(|| sets(Variant::Nft));
+        }
+        self.print = Print::default();
+        self.accepted.clear();
+        Ok(())
     }
 
     /// Only looks from time to time.
@@ -93,6 +115,9 @@ impl Lookout {
         Self {
             monitor: None,
             probe: None,
+            guard: None,
+            guard_at: Instant::now(),
+            guard_failed: false,
             schedule: Schedule::new(Instant::now()),
             print: Print::default(),
             accepted: BTreeMap::new(),
@@ -105,6 +130,8 @@ impl Lookout {
             let look = self.schedule.look_at();
             let probe = self.probe.as_ref().map(|_| self.schedule.probe_at());
             let due = probe.map_or(look, |probe| look.min(probe));
+            let guard = self.guard.as_ref().map(|_| self.guard_at);
+            let due = guard.map_or(due, |guard| due.min(guard));
             tokio::select! {
                 alive = changed(&mut self.monitor) => {
                     if !alive {
@@ -114,6 +141,9 @@ impl Lookout {
                     self.schedule.alarm(Instant::now());
                 }
                 () = sleep_until(due.into()) => {
+                    if guard == Some(due) {
+                        return Wake::Guard;
+                    }
                     if look > due {
                         return Wake::Probe;
                     }
@@ -133,6 +163,27 @@ impl Lookout {
         if differs {
             self.schedule.alarm(now);
         }
+    }
+
+    /// Looks after the bridge; what was done, if anything.
+    pub(crate) async fn guard(&mut self) -> Option<String> {
+        let looked = match &self.guard {
+            Some(guard) => guard.look().await,
+            None => Ok(None),
+        };
+        self.guard_at = Instant::now() + GUARD;
+        let failed = looked.is_err();
+        let repaired = looked.unwrap_or_else(|error| {
+            if !self.guard_failed {
+                tracing::error!(
+                    %error,
+                    "cannot see to it that frames between pods meet rules; policies may be open"
+                );
+            }
+            None
+        });
+        self.guard_failed = failed;
+        repaired
     }
 
     /// There is nothing to look for yet.

@@ -19,12 +19,13 @@ use std::{
 };
 
 use tokio::sync::watch;
-use weft_netfilter::backend::{Backend, Error};
+use weft_netfilter::backend::Error;
 use weft_policy::{Policy, PolicyModel, PortMatch, Ports, Standing, Subject, SubjectKey};
 use weft_policy_compile::{NodeView, compile};
 
 use crate::{
     config::Place,
+    kernel::Changing,
     snapshot::{InForce, Kept},
     sync::{Compiled, Sync},
 };
@@ -131,7 +132,7 @@ fn retain_members(policy: &mut Policy, stays: impl Fn(&IpAddr) -> bool) {
     }
 }
 
-impl<B: Backend> Sync<B> {
+impl<B: Changing> Sync<B> {
     /// While first lists are missing: what is in force stays, and where nothing is, the last state
     /// gets into force. With `look`, what was written so is compared with the kernel.
     pub(crate) async fn before_first_lists(&mut self, look: bool) -> Result<(), Error> {

@@ -1,6 +1,12 @@
-//! Which interface of the kernel holds the rules, and the way from one to another.
+//! Which interface of the kernel holds the rules, and the way from one to another, at start and
+//! while npc runs.
 
-use std::collections::BTreeSet;
+mod auto;
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use weft_crds::{IptablesVariant, Policy, PolicyBackend};
 use weft_netfilter::{
@@ -11,10 +17,42 @@ use weft_netfilter::{
     trace::{Packet, Pass},
 };
 
+use self::auto::Auto;
 use crate::config::{owned, owner};
 
 /// Name of the nftables backend in status and metrics.
 const NFTABLES: &str = "nftables";
+
+/// Name of the backend that holds the rules. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct InUse(Arc<Mutex<String>>);
+
+impl InUse {
+    /// The backend of this name.
+    pub(crate) fn new(name: &str) -> Self {
+        Self(Arc::new(Mutex::new(name.to_owned())))
+    }
+
+    pub(crate) fn get(&self) -> String {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    pub(crate) fn set(&self, name: &str) {
+        name.clone_into(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+/// A backend that another one may have to take over from, because the host changed.
+pub(crate) trait Changing: Backend {
+    /// Looks at the host from time to time. `true`: another backend has taken over, under another
+    /// name; the next sync brings the rules there, and sweeps the old place.
+    fn reconsider(&mut self) -> impl Future<Output = bool> + Send {
+        async { false }
+    }
+}
 
 /// One of the two interfaces.
 pub(crate) enum Kernel {
@@ -51,10 +89,15 @@ impl Backend for Kernel {
         }
     }
 
-    async fn trace(&mut self, packet: &Packet, passes: &[Pass]) -> Result<Option<Traced>, Error> {
+    async fn trace(
+        &mut self,
+        desired: &Ruleset,
+        packet: &Packet,
+        passes: &[Pass],
+    ) -> Result<Traced, Error> {
         match self {
-            Self::Iptables(backend) => backend.trace(packet, passes).await,
-            Self::Nftables(backend) => backend.trace(packet, passes).await,
+            Self::Iptables(backend) => backend.trace(desired, packet, passes).await,
+            Self::Nftables(backend) => backend.trace(desired, packet, passes).await,
         }
     }
 }
@@ -64,11 +107,16 @@ impl Backend for Kernel {
 pub(crate) struct Successor<B, P> {
     current: B,
     before: Vec<P>,
+    auto: Option<Auto>,
 }
 
 impl<B: Backend, P: Backend> Successor<B, P> {
-    pub(crate) fn new(current: B, before: Vec<P>) -> Self {
-        Self { current, before }
+    fn new(current: B, before: Vec<P>, auto: Option<Auto>) -> Self {
+        Self {
+            current,
+            before,
+            auto,
+        }
     }
 
     /// A failure is one of the sync: what the predecessor still drops nobody would look for.
@@ -112,8 +160,27 @@ impl<B: Backend, P: Backend> Backend for Successor<B, P> {
         self.current.in_force(desired).await
     }
 
-    async fn trace(&mut self, packet: &Packet, passes: &[Pass]) -> Result<Option<Traced>, Error> {
-        self.current.trace(packet, passes).await
+    async fn trace(
+        &mut self,
+        desired: &Ruleset,
+        packet: &Packet,
+        passes: &[Pass],
+    ) -> Result<Traced, Error> {
+        self.current.trace(desired, packet, passes).await
+    }
+}
+
+impl Changing for Successor<Kernel, Kernel> {
+    async fn reconsider(&mut self) -> bool {
+        let (Some(auto), true) = (&mut self.auto, self.before.is_empty()) else {
+            return false;
+        };
+        let Some(successor) = auto.look(&self.current).await else {
+            return false;
+        };
+        self.before
+            .push(std::mem::replace(&mut self.current, successor));
+        true
     }
 }
 
@@ -149,6 +216,10 @@ impl Evidence {
         tables.iter().any(|table| self.tables.contains(*table))
     }
 
+    fn kube_proxy_in_nftables(&self) -> bool {
+        self.holds(&["ip kube-proxy", "ip6 kube-proxy"])
+    }
+
     /// Follows kube-proxy: a node whose Services are in nftables may have no iptables in use at all.
     /// Without a kube-proxy (yet) what is in force stays, or what was before a reboot.
     fn choose(&self) -> PolicyBackend {
@@ -156,7 +227,7 @@ impl Evidence {
             (false, _) => false,
             (true, false) => true,
             (true, true) => {
-                self.holds(&["ip kube-proxy", "ip6 kube-proxy"])
+                self.kube_proxy_in_nftables()
                     || !self.kube_proxy_in_iptables
                         && (self.nftables_last || self.holds(&["inet weft"]))
             }
@@ -166,6 +237,50 @@ impl Evidence {
         } else {
             PolicyBackend::Iptables
         }
+    }
+}
+
+/// What is found, and the variants of iptables that hold rules of ours.
+async fn gather(runner: &Runner) -> (Evidence, Vec<Variant>) {
+    let mut evidence = Evidence::default();
+    match HostNft::new(runner.clone()).tables().await {
+        Ok(tables) => evidence.tables.extend(tables),
+        Err(error) => tracing::info!(%error, "nftables cannot be looked at"),
+    }
+    let mut ours = Vec::new();
+    for variant in [Variant::Legacy, Variant::Nft] {
+        match saved(runner, variant).await {
+            Ok(rules) => {
+                evidence.iptables = true;
+                evidence.kube_proxy_in_iptables |= rules.contains(":KUBE-SERVICES ");
+                if rules.contains(":WEFT-NPC ") {
+                    ours.push(variant);
+                }
+            }
+            Err(error) => tracing::info!(%error, "{} cannot be looked at", variant.name()),
+        }
+    }
+    (evidence, ours)
+}
+
+/// The variant of iptables that is asked for.
+async fn variant(runner: &Runner, asked: IptablesVariant) -> Result<Variant, ToolError> {
+    match asked {
+        IptablesVariant::Auto => detect(runner).await,
+        IptablesVariant::Legacy => Ok(Variant::Legacy),
+        IptablesVariant::Nft => Ok(Variant::Nft),
+    }
+}
+
+impl Kernel {
+    async fn nftables(runner: &Runner) -> Result<Self, ToolError> {
+        let nft = HostNft::probe(runner.clone()).await?;
+        Ok(Self::Nftables(Nftables::new(owned(), nft)))
+    }
+
+    async fn iptables(runner: &Runner, variant: Variant) -> Result<Self, ToolError> {
+        let tools = HostTools::probe(runner.clone(), variant).await?;
+        Ok(Self::Iptables(Iptables::new(owner(), tools)))
     }
 }
 
@@ -179,31 +294,15 @@ pub(crate) async fn backend(
     last: Option<&str>,
 ) -> Result<Successor<Kernel, Kernel>, ToolError> {
     let runner = Runner::default();
-    let nft = HostNft::new(runner.clone());
-    let mut evidence = Evidence::default();
-    match nft.tables().await {
-        Ok(tables) => evidence.tables.extend(tables),
-        Err(error) => tracing::info!(%error, "nftables cannot be looked at"),
-    }
-    let mut ours = Vec::new();
-    for variant in [Variant::Legacy, Variant::Nft] {
-        match saved(&runner, variant).await {
-            Ok(rules) => {
-                evidence.iptables = true;
-                evidence.kube_proxy_in_iptables |= rules.contains(":KUBE-SERVICES ");
-                if rules.contains(":WEFT-NPC ") {
-                    ours.push(variant);
-                }
-            }
-            Err(error) => tracing::info!(%error, "{} cannot be looked at", variant.name()),
-        }
-    }
+    let (mut evidence, mut ours) = gather(&runner).await;
     evidence.nftables_last = ours.is_empty() && last == Some(NFTABLES);
+    let mut auto = None;
     let choice = match policy.backend {
         PolicyBackend::Auto => {
             evidence.nft = HostNft::probe(runner.clone()).await.is_ok();
             let choice = evidence.choose();
             tracing::info!(?evidence, ?choice, "chose where rules are kept");
+            auto = Some(Auto::new(policy.iptables_variant));
             choice
         }
         asked @ (PolicyBackend::Iptables | PolicyBackend::Nftables) => asked,
@@ -213,29 +312,21 @@ pub(crate) async fn backend(
         if ours.is_empty() && sets_remain(&runner).await {
             ours.push(Variant::Nft);
         }
-        Kernel::Nftables(Nftables::new(
-            owned(),
-            HostNft::probe(runner.clone()).await?,
-        ))
+        Kernel::nftables(&runner).await?
     } else {
-        let variant = match policy.iptables_variant {
-            IptablesVariant::Auto => detect(&runner).await?,
-            IptablesVariant::Legacy => Variant::Legacy,
-            IptablesVariant::Nft => Variant::Nft,
-        };
+        let variant = variant(&runner, policy.iptables_variant).await?;
         let [inet, bridge] = owned().tables();
         if evidence.holds(&[&inet, &bridge]) {
+            let nft = HostNft::new(runner.clone());
             before.push(Kernel::Nftables(Nftables::new(owned(), nft)));
         }
         ours.retain(|other| *other != variant);
-        let tools = HostTools::probe(runner.clone(), variant).await?;
-        Kernel::Iptables(Iptables::new(owner(), tools))
+        Kernel::iptables(&runner, variant).await?
     };
     for variant in ours {
-        let tools = HostTools::probe(runner.clone(), variant).await?;
-        before.push(Kernel::Iptables(Iptables::new(owner(), tools)));
+        before.push(Kernel::iptables(&runner, variant).await?);
     }
-    Ok(Successor::new(current, before))
+    Ok(Successor::new(current, before, auto))
 }
 
 /// Sets without rules: left by a sweep that was interrupted.

@@ -9,7 +9,7 @@
 //!        +-------------- Pod is answered when its rules are in force -+      |
 //!                                     drift: somebody else changed the rules +
 //!                      flows: what was allowed before and is not now -> marks of connections
-//! NFLOG -> denial: who was denied what, by which policies, why -> log, metrics
+//! NFLOG -> denial: who was denied (or allowed) what, by which policies, why -> log, metrics
 //! ```
 //!
 //! Rules that are in the kernel stay until every first list has arrived (invariant I5); a kernel
@@ -18,6 +18,7 @@
 //! so `weft-policy-compile`'s, how they get into the kernel `weft-netfilter`'s business.
 
 pub mod args;
+mod bridge;
 mod cleanup;
 mod config;
 mod denial;

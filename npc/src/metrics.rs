@@ -179,18 +179,20 @@ impl Metrics {
         );
         r.register(
             "weavenpc_policy_enforcement_errors",
-            "Errors while enforcing policies",
+            "Weave Net's name for the sum of weft_npc_sync_failures_total (a counter without the suffix)",
             m.enforcement_errors,
         );
         r.register(
             "weft_npc_denials",
             "Denied packets that were read from the log (at most 500 a second and direction), by \
-             namespace of the pod whose policy denied them",
+             namespace of the pod whose policy denied them (the first 256, then \"other\"; empty: no \
+             pod's)",
             m.denials,
         );
         r.register(
             "weavenpc_blocked_connections",
-            "Denied TCP and UDP packets by destination port (the first 256, then \"other\")",
+            "Weave Net's name for denied TCP and UDP packets, by destination port (the first 256, then \
+             \"other\")",
             m.blocked,
         );
         r.register(
@@ -310,13 +312,16 @@ impl Collector for Age {
         let age = ConstGauge::new(last.elapsed().as_secs_f64());
         let metric = encoder.encode_descriptor(
             "weft_npc_last_sync_age_seconds",
-            "Seconds since the rules in the kernel were last known to be right",
+            "Seconds since the rules in the kernel were last known to be right.",
             None,
             age.metric_type(),
         )?;
         age.encode(metric)
     }
 }
+
+#[cfg(test)]
+mod documented;
 
 #[cfg(test)]
 mod tests {

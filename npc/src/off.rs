@@ -94,7 +94,7 @@ mod tests {
             from: "x/a".into(),
             to: "x/b".into(),
             protocol: "tcp".into(),
-            port: Some(80),
+            port: Some("80".into()),
             compare: false,
         }));
         assert_eq!(

@@ -1,60 +1,63 @@
 //! "Would A reach B on this port, and because of which policy and rule?" From the evaluator that
 //! defines the rules, and on request from the rules that the kernel holds.
 
+mod ask;
+mod end;
 mod way;
 
-use std::{collections::BTreeSet, net::IpAddr, process::ExitCode, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr};
 
 use weft_netfilter::backend::Traced;
-use weft_policy::{
-    Judgement, ObjectKey, Packet, Path, Payload, Protocol, State as FlowState, evaluate,
-};
-use weft_socket::{
-    CallError, ErrorReply, Judged, KernelJudged, NpcRequest, Query, QueryEnd, QueryReply, call,
-    code,
-};
+use weft_policy::{Judgement, Packet, Path, Payload, Protocol, State as FlowState, evaluate};
+use weft_socket::{ErrorReply, Judged, KernelJudged, Query, QueryReply, code};
 
+use self::end::{End, Here};
 use crate::{
-    args::QueryArgs,
     state::State,
     sync::{Compiled, Journey},
 };
 
+pub use ask::query;
+pub(crate) use end::own_addresses;
+
 /// A flow that was asked about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Flow {
-    from: QueryEnd,
-    to: QueryEnd,
+    from: End,
+    to: End,
     packet: Packet,
-    /// The destination lies in the cluster: frames to it are not routed out.
-    to_pod: bool,
 }
 
-fn refused(code: u32, msg: String) -> ErrorReply {
+fn refused(code: u32, msg: String, details: &str) -> ErrorReply {
     ErrorReply {
         code,
         msg,
-        details: String::new(),
+        details: details.to_owned(),
     }
 }
 
 impl Flow {
-    /// Finds out who the ends are.
+    /// Finds out who the ends are; `own` are the addresses of this node's devices.
     ///
     /// # Errors
-    /// A pod is not known or has no address, the ends have no family in common, or protocol and
-    /// port make no packet.
+    /// An end is not known or has no address, the ends have no family in common, or protocol and
+    /// port make no packet. Each says what to do.
     pub(crate) fn find(
         state: &State,
         compiled: &Compiled,
+        own: &BTreeSet<IpAddr>,
         query: &Query,
     ) -> Result<Self, ErrorReply> {
-        let from = ends(state, &query.from)?;
-        let to = ends(state, &query.to)?;
+        let here = Here {
+            state,
+            compiled,
+            own,
+        };
+        let from = here.ends(&query.from)?;
+        let to = here.ends(&query.to)?;
+        let is_v4 = |end: &End| end.shown.address.is_ipv4();
         let pair = from.iter().find_map(|from| {
-            let to = to
-                .iter()
-                .find(|to| to.address.is_ipv4() == from.address.is_ipv4())?;
+            let to = to.iter().find(|to| is_v4(to) == is_v4(from))?;
             Some((from.clone(), to.clone()))
         });
         let Some((from, to)) = pair else {
@@ -64,25 +67,29 @@ impl Flow {
                     "{} and {} have no address of the same family",
                     query.from, query.to
                 ),
+                "name both by addresses of one family",
             ));
         };
-        let gateways = &compiled.view.gateways;
-        let path = if gateways.contains(&from.address) {
-            Path::Output
-        } else if gateways.contains(&to.address) {
-            Path::Input
-        } else {
-            Path::Forward { out_port: None }
+        let path = match (from.is_node, to.is_node) {
+            (true, true) => {
+                return Err(refused(
+                    code::UNSUPPORTED_FIELD,
+                    format!("{} and {} are both this node", query.from, query.to),
+                    "no policy is about that; one end must be a pod or another address",
+                ));
+            }
+            (true, false) => Path::Output,
+            (false, true) => Path::Input,
+            (false, false) => Path::Forward { out_port: None },
         };
         Ok(Self {
             packet: Packet {
-                source: from.address,
-                destination: to.address,
-                payload: payload(query, from.address)?,
+                source: from.shown.address,
+                destination: to.shown.address,
+                payload: payload(&here, query, &to)?,
                 state: FlowState::New,
                 path,
             },
-            to_pod: to.pod.is_some(),
             from,
             to,
         })
@@ -97,19 +104,26 @@ impl Flow {
         let closed = view.closes(model, &self.packet);
         if closed {
             for (side, end) in [(&mut egress, &self.from), (&mut ingress, &self.to)] {
-                if view.is_closed(model, end.address) {
+                let address = end.shown.address;
+                if view.is_closed(model, address) {
                     side.allowed = false;
                     side.reason = format!(
-                        "denied: no pod that npc knows has the address {} of this node's blocks",
-                        end.address
+                        "denied: no pod that npc knows has the address {address} of this node's \
+                         blocks"
                     );
                 }
             }
         }
+        let (protocol, port) = match self.packet.payload {
+            Payload::Port { protocol, port } => (protocol.to_string(), Some(port)),
+            Payload::Icmp(_) | Payload::Other(_) => ("icmp".to_owned(), None),
+        };
         QueryReply {
             allowed: verdict.is_allowed() && !closed,
-            from: self.from.clone(),
-            to: self.to.clone(),
+            from: self.from.shown.clone(),
+            to: self.to.shown.clone(),
+            protocol: protocol.to_ascii_lowercase(),
+            port,
             egress,
             ingress,
             kernel: None,
@@ -118,84 +132,37 @@ impl Flow {
 
     /// The packet and its way, for the rules in the kernel.
     pub(crate) fn in_kernel(&self, compiled: &Compiled) -> Journey {
-        way::journey(&compiled.model, &self.packet, self.to_pod)
+        way::journey(&compiled.model, &self.packet, self.to.has_policy)
     }
 }
 
 /// Holds the kernel's answer against the policies'.
-///
-/// # Errors
-/// The kernel could not be asked.
-pub(crate) fn compare(
-    allowed: bool,
-    traced: Result<Option<Traced>, String>,
-) -> Result<KernelJudged, ErrorReply> {
-    match traced {
-        Ok(Some(traced)) => Ok(KernelJudged {
-            allowed: !traced.dropped,
-            agrees: allowed != traced.dropped,
-            path: traced.path,
-        }),
-        Ok(None) => Err(refused(
-            code::UNSUPPORTED_FIELD,
-            "the rules of this backend cannot be traced".to_owned(),
-        )),
-        Err(why) => Err(refused(
-            code::INTERNAL,
-            format!("cannot read the rules back: {why}"),
-        )),
+pub(crate) fn compare(allowed: bool, traced: Traced) -> KernelJudged {
+    let Traced {
+        dropped,
+        path,
+        drift,
+    } = traced;
+    KernelJudged {
+        allowed: dropped.map(|dropped| !dropped),
+        agrees: dropped == Some(!allowed),
+        path,
+        drift,
     }
 }
 
-/// Every address that the words name.
-fn ends(state: &State, words: &str) -> Result<Vec<QueryEnd>, ErrorReply> {
-    let node = |node: Option<Arc<str>>| node.map(|node| node.to_string());
-    if let Ok(address) = words.parse::<IpAddr>() {
-        let found = state.look_up(|index| {
-            let key = index.pod_at(address)?;
-            let (_, node) = index.pod(&key)?;
-            Some((key, node))
-        });
-        let (pod, at) = found.map_or((None, None), |(key, at)| (Some(key.to_string()), at));
-        return Ok(vec![QueryEnd {
-            address,
-            pod,
-            node: node(at),
-        }]);
-    }
-    let Some((namespace, name)) = words.split_once('/') else {
-        return Err(refused(
-            code::UNSUPPORTED_FIELD,
-            format!("{words:?} is neither an address nor NAMESPACE/POD"),
-        ));
-    };
-    let key = ObjectKey::new(namespace, name);
-    let found: Option<(BTreeSet<IpAddr>, _)> = state.look_up(|index| index.pod(&key));
-    match found {
-        Some((addresses, at)) if !addresses.is_empty() => Ok(addresses
-            .into_iter()
-            .map(|address| QueryEnd {
-                address,
-                pod: Some(key.to_string()),
-                node: node(at.clone()),
-            })
-            .collect()),
-        Some(_) => Err(refused(
-            code::UNKNOWN_CONTAINER,
-            format!("pod {key} has no address yet"),
-        )),
-        None => Err(refused(
-            code::UNKNOWN_CONTAINER,
-            format!("npc knows no pod {key}"),
-        )),
-    }
-}
-
-fn payload(query: &Query, source: IpAddr) -> Result<Payload, ErrorReply> {
+fn payload(here: &Here<'_>, query: &Query, to: &End) -> Result<Payload, ErrorReply> {
     let protocol = match query.protocol.to_ascii_lowercase().as_str() {
         "icmp" => {
+            if query.port.is_some() {
+                return Err(refused(
+                    code::UNSUPPORTED_FIELD,
+                    "ICMP has no ports".to_owned(),
+                    "leave --port out",
+                ));
+            }
             // An echo request.
-            let kind = if source.is_ipv4() { 8 } else { 128 };
+            let kind = if to.shown.address.is_ipv4() { 8 } else { 128 };
             return Ok(Payload::Icmp(kind));
         }
         "tcp" => Protocol::Tcp,
@@ -204,20 +171,16 @@ fn payload(query: &Query, source: IpAddr) -> Result<Payload, ErrorReply> {
         other => {
             return Err(refused(
                 code::UNSUPPORTED_FIELD,
-                format!("protocol {other:?} is none of tcp, udp, sctp and icmp"),
+                format!("protocol {other:?} is none that policies know"),
+                "it is tcp, udp, sctp or icmp",
             ));
         }
     };
-    let port = query.port.ok_or_else(|| {
-        refused(
-            code::UNSUPPORTED_FIELD,
-            format!("a port must be given for {protocol}"),
-        )
-    })?;
+    let port = here.port(query.port.as_deref(), protocol, to)?;
     Ok(Payload::Port { protocol, port })
 }
 
-fn judged(judgement: &Judgement, end: &QueryEnd) -> Judged {
+fn judged(judgement: &Judgement, end: &End) -> Judged {
     let mut judged = Judged {
         allowed: judgement.is_allowed(),
         reason: judgement.to_string(),
@@ -227,12 +190,19 @@ fn judged(judgement: &Judgement, end: &QueryEnd) -> Judged {
     };
     match judgement {
         Judgement::NotHere => {
-            judged.reason = match (&end.pod, &end.node) {
+            let shown = &end.shown;
+            judged.reason = match (&shown.pod, &shown.node) {
+                _ if end.is_node => format!("not judged: {} is this node", shown.address),
+                (Some(pod), Some(node)) if !end.has_policy => {
+                    format!(
+                        "not judged: {pod} is on the network of node {node}, no policy is about it"
+                    )
+                }
                 (Some(pod), Some(node)) => {
                     format!("not judged here: {pod} is a pod of node {node}, ask npc there")
                 }
                 (Some(pod), None) => format!("not judged here: {pod} is on no node"),
-                (None, _) => format!("not judged: {} is no pod", end.address),
+                (None, _) => format!("not judged: {} is no pod", shown.address),
             };
         }
         Judgement::Allowed { policy, rule } => {
@@ -250,66 +220,6 @@ fn judged(judgement: &Judgement, end: &QueryEnd) -> Judged {
         | Judgement::PodUnknown => {}
     }
     judged
-}
-
-/// `weft-npc query`: asks the running npc and prints its answer.
-#[allow(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "the answer is this command's output"
-)]
-pub async fn query(args: &QueryArgs) -> ExitCode {
-    let socket = args.sockets.run_dir.join("npc.sock");
-    let request = NpcRequest::Query(Query {
-        from: args.from.clone(),
-        to: args.to.clone(),
-        protocol: args.protocol.clone(),
-        port: args.port,
-        compare: args.compare,
-    });
-    let asked = tokio::task::spawn_blocking(move || {
-        call::<_, QueryReply>(&socket, &request, Duration::from_secs(30))
-    });
-    let why = match asked.await {
-        Ok(Ok(reply)) => {
-            print!("{}", text(&reply));
-            let agrees = reply.kernel.as_ref().is_none_or(|kernel| kernel.agrees);
-            return ExitCode::from(u8::from(!reply.allowed || !agrees));
-        }
-        Ok(Err(error @ CallError::Io { .. })) => format!("is npc running? {error}"),
-        Ok(Err(error)) => error.to_string(),
-        Err(error) => error.to_string(),
-    };
-    eprintln!("{why}");
-    ExitCode::from(2)
-}
-
-fn text(reply: &QueryReply) -> String {
-    let word = |allowed| if allowed { "allowed" } else { "denied" };
-    let end = |end: &QueryEnd| match &end.pod {
-        Some(pod) => format!("{pod} ({})", end.address),
-        None => end.address.to_string(),
-    };
-    let mut lines = vec![
-        format!(
-            "{}: {} -> {}",
-            word(reply.allowed),
-            end(&reply.from),
-            end(&reply.to)
-        ),
-        format!("  egress:  {}", reply.egress.reason),
-        format!("  ingress: {}", reply.ingress.reason),
-    ];
-    if let Some(kernel) = &reply.kernel {
-        let agrees = if kernel.agrees { "agree" } else { "DISAGREE" };
-        lines.push(format!(
-            "  kernel:  {}; policies and rules {agrees}",
-            word(kernel.allowed)
-        ));
-        lines.extend(kernel.path.iter().map(|step| format!("    {step}")));
-    }
-    lines.push(String::new());
-    lines.join("\n")
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ use crate::{
     early::Early,
     events::{self, Announcer},
     flows::{self, Cutter, Flows},
-    kernel,
+    kernel::{self, InUse},
     metrics::Metrics,
     off, router,
     server::{self, Server},
@@ -79,9 +79,10 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         )?;
 
     // Before the first look at the kernel: no change is missed between them.
-    let lookout =
-        Lookout::new(backend.name()).context("cannot watch the kernel's rules by netlink")?;
+    let lookout = Lookout::new(backend.name(), &config.cluster_id)
+        .context("cannot watch the kernel's rules by netlink")?;
 
+    let in_use = InUse::new(backend.name());
     let mut registry = Registry::default();
     let metrics = Metrics::new(&mut registry);
     let registry = Arc::new(registry);
@@ -100,16 +101,17 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let server = Arc::new(Server {
         state: Arc::clone(&state),
         health: health.clone(),
-        backend: backend.name().to_owned(),
+        backend: in_use.clone(),
         wanted: wanted.clone(),
         kernel,
     });
     let early = Early::new(kept);
-    let keep = (snapshot, backend.name().to_owned(), early.in_force());
+    let keep = (snapshot, in_use.clone(), early.in_force());
     let log_denials = config.network.policy.deny_log == Toggle::Enabled;
     let sync = Sync {
         state: Arc::clone(&state),
         backend,
+        in_use,
         metrics: metrics.clone(),
         health: health.clone(),
         announcer,

@@ -11,6 +11,7 @@ use weft_socket::{
 };
 
 use crate::{
+    kernel::InUse,
     query,
     router::{endpoint, place},
     state::State,
@@ -21,12 +22,15 @@ use crate::{
 /// waits a little longer.
 const GATE: Duration = Duration::from_secs(10);
 
+/// How often a question is begun anew because policies changed meanwhile.
+const COMPARISONS: usize = 20;
+
 /// What the server answers from.
 pub(crate) struct Server {
     pub(crate) state: Arc<State>,
     pub(crate) health: Health,
     /// Name of the backend.
-    pub(crate) backend: String,
+    pub(crate) backend: InUse,
     /// The rules of the last sync.
     pub(crate) wanted: Wanted,
     /// What the kernel holds.
@@ -82,7 +86,7 @@ impl Server {
                 reply(Ok(()))
             }
             NpcRequest::Status => reply(Ok(self.status())),
-            NpcRequest::Dump => reply(Ok(self.wanted.text(&self.backend))),
+            NpcRequest::Dump => reply(Ok(self.wanted.text(&self.backend.get()))),
             NpcRequest::Query(query) => reply(self.query(&query).await),
         }
     }
@@ -92,27 +96,44 @@ impl Server {
         NpcStatus {
             ready: reasons.is_empty(),
             reasons,
-            backend: self.backend.clone(),
+            backend: self.backend.get(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }
 
     async fn query(&self, query: &Query) -> Result<QueryReply, ErrorReply> {
-        let Some(compiled) = self.wanted.get() else {
-            let details = [self.state.missing(), self.state.troubles()].concat();
-            return Err(ErrorReply {
-                code: code::TRY_AGAIN_LATER,
-                msg: "npc does not know the policies yet".to_owned(),
-                details: details.join("; "),
-            });
-        };
-        let flow = query::Flow::find(&self.state, &compiled, query)?;
-        let mut answer = flow.judge(&compiled);
-        if query.compare {
+        let own = query::own_addresses();
+        for _ in 0..COMPARISONS {
+            let Some(compiled) = self.wanted.get() else {
+                let details = [self.state.missing(), self.state.troubles()].concat();
+                return Err(ErrorReply {
+                    code: code::TRY_AGAIN_LATER,
+                    msg: "npc does not know the policies yet".to_owned(),
+                    details: details.join("; "),
+                });
+            };
+            let flow = query::Flow::find(&self.state, &compiled, &own, query)?;
+            let mut answer = flow.judge(&compiled);
+            if !query.compare {
+                return Ok(answer);
+            }
             let traced = self.kernel.trace(flow.in_kernel(&compiled)).await;
-            answer.kernel = Some(query::compare(answer.allowed, traced)?);
+            let (wanted, traced) = traced.map_err(|why| ErrorReply {
+                code: code::INTERNAL,
+                msg: format!("cannot read the rules back: {why}"),
+                details: "see npc's log".to_owned(),
+            })?;
+            // Else policies changed between the two answers.
+            if Arc::ptr_eq(&wanted, &compiled) {
+                answer.kernel = Some(query::compare(answer.allowed, traced));
+                return Ok(answer);
+            }
         }
-        Ok(answer)
+        Err(ErrorReply {
+            code: code::TRY_AGAIN_LATER,
+            msg: "policies change faster than the kernel can be compared with them".to_owned(),
+            details: "ask again, or without --compare".to_owned(),
+        })
     }
 
     /// Takes the endpoint in and waits until the kernel judges its packets.

@@ -34,12 +34,15 @@ impl<'de> Deserialize<'de> for Pod {
     }
 }
 
-/// A Namespace: its name and labels.
+/// A Namespace: its name and labels, and what its annotations ask of npc.
 #[derive(Debug, Clone)]
 pub(crate) struct Namespace {
     meta: ObjectMeta,
     pub(crate) name: String,
     pub(crate) labels: Labels,
+    /// Connections that policies allow from and to its pods are to be logged
+    /// ([`weft_crds::ANNOTATION_LOG_ALLOWED`] is `true`).
+    pub(crate) logs_allowed: bool,
 }
 
 impl<'de> Deserialize<'de> for Namespace {
@@ -54,10 +57,19 @@ impl<'de> Deserialize<'de> for Namespace {
             name: String,
             resource_version: Option<String>,
             labels: Option<BTreeMap<String, String>>,
+            annotations: Option<Annotations>,
+        }
+        #[derive(Default, Deserialize)]
+        #[serde(default)]
+        struct Annotations {
+            #[serde(rename = "weft.dev/log-allowed")]
+            log_allowed: Option<String>,
         }
         let Slim { metadata } = Slim::deserialize(deserializer)?;
+        let asked = metadata.annotations.and_then(|all| all.log_allowed);
         Ok(Self {
             meta: version(metadata.resource_version.as_deref()),
+            logs_allowed: asked.as_deref() == Some("true"),
             name: metadata.name,
             labels: metadata.labels.into_iter().flatten().collect(),
         })
@@ -195,6 +207,26 @@ mod tests {
             ..
         } = slim.pruned;
         assert!(host_network && finished && terminating);
+    }
+
+    #[test]
+    fn a_namespace_asks_for_the_log_with_the_word_true_alone() {
+        let asks = |annotations: Value| {
+            let namespace = json!({"metadata": {"name": "shop", "annotations": annotations}});
+            let namespace: Namespace = from_value(namespace).expect("a namespace");
+            namespace.logs_allowed
+        };
+        let with = |value: &str| json!({"a": "b", weft_crds::ANNOTATION_LOG_ALLOWED: value});
+        assert!(asks(with("true")));
+        for other in [
+            with("false"),
+            with("True"),
+            with(""),
+            json!({}),
+            json!(null),
+        ] {
+            assert!(!asks(other.clone()), "{other}");
+        }
     }
 
     #[test]

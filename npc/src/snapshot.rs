@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use weft_policy::PolicyModel;
 use weft_socket::NPC_SNAPSHOT;
 
-use crate::sync::Compiled;
+use crate::{kernel::InUse, sync::Compiled};
 
 /// Version of the format; part of the first line.
 const FORMAT: u32 = 1;
@@ -314,12 +314,11 @@ pub(crate) type InForce = watch::Receiver<Option<Arc<Compiled>>>;
 /// Writes what is in force, at most once in [`PAUSE`], and what is newest when `token` is cancelled.
 pub(crate) async fn run(
     file: SnapshotFile,
-    backend: String,
+    backend: InUse,
     mut in_force: InForce,
     token: CancellationToken,
 ) {
     let file = Arc::new(file);
-    let backend: Arc<str> = backend.into();
     let mut written: Option<Arc<Compiled>> = None;
     let mut failing = false;
     loop {
@@ -339,7 +338,7 @@ pub(crate) async fn run(
         if let Some(newest) = newest.filter(|_| !same) {
             let result = {
                 let (file, backend, newest) =
-                    (Arc::clone(&file), Arc::clone(&backend), Arc::clone(&newest));
+                    (Arc::clone(&file), backend.get(), Arc::clone(&newest));
                 tokio::task::spawn_blocking(move || file.write(&newest, &backend)).await
             };
             let result = result.unwrap_or_else(|panic| Err(io::Error::other(panic)));

@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
 
@@ -65,6 +65,8 @@ struct Inner {
     place: Place,
     /// Policies' UIDs, for events.
     policy_uids: BTreeMap<ObjectKey, String>,
+    /// Namespaces whose allowed connections are logged.
+    log_allowed: BTreeSet<Arc<str>>,
     missing: BTreeSet<List>,
     /// Why a list is late, as seen last.
     trouble: BTreeMap<List, String>,
@@ -93,6 +95,7 @@ impl State {
                 index: Index::new(node),
                 place: Place::default(),
                 policy_uids: BTreeMap::new(),
+                log_allowed: BTreeSet::new(),
                 missing: List::ALL.into(),
                 trouble: BTreeMap::new(),
                 endpoints: BTreeSet::new(),
@@ -171,6 +174,17 @@ impl State {
 
     pub(crate) fn policy_uid(&self, key: &ObjectKey) -> Option<String> {
         self.lock().policy_uids.get(key).cloned()
+    }
+
+    /// Remembers the namespaces that ask for a log of what is allowed.
+    pub(crate) fn log_allowed(&self, change: impl FnOnce(&mut BTreeSet<Arc<str>>)) {
+        let mut inner = self.lock();
+        let mut asking = inner.log_allowed.clone();
+        change(&mut asking);
+        if asking != inner.log_allowed {
+            inner.log_allowed = asking;
+            self.bump(&mut inner);
+        }
     }
 
     /// CNI attaches a pod and waits.
@@ -261,7 +275,10 @@ impl State {
         Some(Snapshot {
             version: inner.version,
             model: inner.index.refresh(),
-            view: inner.place.view(),
+            view: NodeView {
+                log_allowed: inner.log_allowed.clone(),
+                ..inner.place.view()
+            },
             since: inner.since.take(),
         })
     }

@@ -14,7 +14,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use weft_netfilter::{
     Ruleset,
-    backend::{Backend, Done, Error, Traced},
+    backend::{Done, Error, Traced},
     trace::{Packet, Pass},
 };
 use weft_policy::PolicyModel;
@@ -29,7 +29,7 @@ use crate::{
     early::Early,
     events::Announcer,
     flows::Flows,
-    kernel,
+    kernel::{self, Changing, InUse},
     metrics::Metrics,
     pace::Pace,
     state::{Snapshot, State},
@@ -77,7 +77,9 @@ impl Wanted {
 /// A packet and its way through the node.
 pub(crate) type Journey = (Packet, Vec<Pass>);
 /// A question to the loop, which alone may read the kernel: no half-written state is seen.
-pub(crate) type Question = (Journey, oneshot::Sender<Result<Option<Traced>, Error>>);
+pub(crate) type Question = (Journey, oneshot::Sender<Result<Answer, Error>>);
+/// What the loop wanted in the kernel when it was asked, and what the rules there do.
+pub(crate) type Answer = (Arc<Compiled>, Traced);
 
 /// Takes packets through what the kernel holds.
 #[derive(Clone)]
@@ -91,7 +93,7 @@ impl Tracer {
     }
 
     /// What the rules do; an error for a person.
-    pub(crate) async fn trace(&self, journey: Journey) -> Result<Option<Traced>, String> {
+    pub(crate) async fn trace(&self, journey: Journey) -> Result<Answer, String> {
         let (answer, traced) = oneshot::channel();
         let stopped = "npc is stopping";
         let sent = self.0.send((journey, answer)).await;
@@ -105,6 +107,8 @@ impl Tracer {
 pub(crate) struct Sync<B> {
     pub(crate) state: Arc<State>,
     pub(crate) backend: B,
+    /// Its name, for others.
+    pub(crate) in_use: InUse,
     pub(crate) metrics: Metrics,
     pub(crate) health: Health,
     pub(crate) announcer: Announcer,
@@ -120,7 +124,7 @@ pub(crate) struct Sync<B> {
     pub(crate) early: Early,
 }
 
-impl<B: Backend> Sync<B> {
+impl<B: Changing> Sync<B> {
     /// Runs until `token` is cancelled. The rules stay.
     pub(crate) async fn run(mut self, token: CancellationToken) {
         let heartbeat = self.health.heartbeat("sync", STUCK);
@@ -151,15 +155,29 @@ impl<B: Backend> Sync<B> {
                 }
                 () = sleep(retry.unwrap_or_default()), if retry.is_some() => {}
                 Some(((packet, passes), answer)) = self.questions.recv() => {
-                    let traced = self.backend.trace(&packet, &passes).await;
-                    // Whoever asked may have gone.
-                    let _ = answer.send(traced);
+                    // Nobody asks before there is something to compare with.
+                    if let Some(wanted) = self.wanted.get() {
+                        let ruleset = &wanted.ruleset;
+                        let traced = self.backend.trace(ruleset, &packet, &passes).await;
+                        // Whoever asked may have gone.
+                        let _ = answer.send(traced.map(|traced| (wanted, traced)));
+                    }
                     continue;
                 }
                 wake = self.lookout.wait(), if retry.is_none() => match wake {
                     Wake::Look => look = true,
                     Wake::Probe => {
                         self.probe().await;
+                        continue;
+                    }
+                    Wake::Guard => {
+                        if let Some(repair) = self.lookout.guard().await {
+                            self.repaired(&repair);
+                            // What came while nothing was judged is judged now.
+                            if let Some(wanted) = self.wanted.get() {
+                                self.flows.in_force(&wanted);
+                            }
+                        }
                         continue;
                     }
                 },
@@ -279,6 +297,10 @@ impl<B: Backend> Sync<B> {
         let Some(last) = self.wanted.get() else {
             return self.sync().await;
         };
+        // Before the first lists there is nothing that the other place could get.
+        if self.state.missing().is_empty() && self.backend.reconsider().await {
+            return self.move_rules().await;
+        }
         let started = Instant::now();
         let before = self.lookout.before_look().await;
         let done = match self.backend.verify(&last.ruleset).await {
@@ -292,26 +314,44 @@ impl<B: Backend> Sync<B> {
         self.metrics.synced(started.elapsed(), None);
         self.lookout.looked(started, before, done.changed());
         if done.changed() {
-            self.metrics.drifted();
             self.flows.in_force(&last);
-            let plan = done.plan.trim_end();
-            match self.lookout.repaired() {
-                News::Repaired => {
-                    tracing::warn!("somebody changed npc's rules; repaired with\n{plan}");
-                    self.announcer.drift(plan);
-                }
-                News::Fight(repairs) => {
-                    tracing::error!(
-                        repairs,
-                        "somebody changes npc's rules again and again; repaired with\n{plan}"
-                    );
-                    self.announcer.fight(repairs, plan);
-                }
-                News::Old => tracing::debug!("repaired again with\n{plan}"),
-            }
+            self.repaired(&done.plan);
         }
         self.metrics.fight(self.lookout.is_fight());
         Ok(())
+    }
+
+    /// Another backend has taken over: it gets the rules, then its predecessor loses them.
+    async fn move_rules(&mut self) -> Result<(), Error> {
+        let name = self.backend.name();
+        self.in_use.set(name);
+        if let Err(error) = self.lookout.follow(name) {
+            // Looks from time to time find what it would have announced.
+            tracing::warn!(%error, "cannot watch the kernel's rules by netlink");
+        }
+        self.in_kernel = false;
+        self.sync().await
+    }
+
+    /// What somebody else had changed was put right by this.
+    fn repaired(&mut self, plan: &str) {
+        self.metrics.drifted();
+        let plan = plan.trim_end();
+        match self.lookout.repaired() {
+            News::Repaired => {
+                tracing::warn!("somebody changed npc's rules; repaired with\n{plan}");
+                self.announcer.drift(plan);
+            }
+            News::Fight(repairs) => {
+                tracing::error!(
+                    repairs,
+                    "somebody changes npc's rules again and again; repaired with\n{plan}"
+                );
+                self.announcer.fight(repairs, plan);
+            }
+            News::Old => tracing::debug!("repaired again with\n{plan}"),
+        }
+        self.metrics.fight(self.lookout.is_fight());
     }
 }
 

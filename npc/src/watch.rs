@@ -86,26 +86,42 @@ pub(crate) fn pod_event(state: &State, event: Event<Pod>) {
 /// Namespaces.
 pub(crate) async fn namespaces(client: Client, state: Arc<State>, token: CancellationToken) {
     let mut listed: BTreeSet<String> = BTreeSet::new();
+    let mut asking: BTreeSet<Arc<str>> = BTreeSet::new();
     run::<Namespace>(
         client,
         state,
         List::Namespaces,
         token,
         move |state, event| match event {
-            Event::Init => listed.clear(),
-            Event::InitApply(Namespace { name, labels, .. }) => {
+            Event::Init => {
+                listed.clear();
+                asking.clear();
+            }
+            Event::InitApply(namespace) => {
+                let Namespace { name, labels, .. } = namespace;
                 state.update(|index| index.apply_namespace_labels(&name, labels));
+                asking.extend(namespace.logs_allowed.then(|| name.as_str().into()));
                 listed.insert(name);
             }
             Event::InitDone => {
+                let asking = std::mem::take(&mut asking);
+                state.log_allowed(|all| *all = asking);
                 let listed = std::mem::take(&mut listed);
                 state.update(|index| index.retain_namespaces(|name| listed.contains(name)));
                 state.arrived(List::Namespaces);
             }
-            Event::Apply(Namespace { name, labels, .. }) => {
+            Event::Apply(namespace) => {
+                let Namespace { name, labels, .. } = namespace;
+                state.log_allowed(|all| {
+                    all.remove(&*name);
+                    all.extend(namespace.logs_allowed.then(|| name.as_str().into()));
+                });
                 state.update(|index| index.apply_namespace_labels(&name, labels));
             }
             Event::Delete(namespace) => {
+                state.log_allowed(|all| {
+                    all.remove(&*namespace.name);
+                });
                 state.update(|index| index.delete_namespace(&namespace.name));
             }
         },

@@ -9,6 +9,8 @@
 
 #[path = "netns/api.rs"]
 mod api;
+#[path = "netns/auto.rs"]
+mod auto;
 #[path = "netns/change.rs"]
 mod change;
 #[path = "netns/denial.rs"]
@@ -23,6 +25,8 @@ mod gap;
 mod group;
 #[path = "netns/killed.rs"]
 mod killed;
+#[path = "netns/node.rs"]
+mod node;
 #[path = "netns/off.rs"]
 mod off;
 #[path = "netns/probe.rs"]

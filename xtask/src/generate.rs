@@ -204,6 +204,10 @@ fn reference(files: &mut Files) -> Result<()> {
             rows(&mut text, part, &schema["properties"][part]);
         }
     }
+    text.push_str("\n## Annotations\n\n| annotation | on | meaning |\n|---|---|---|\n");
+    for (name, on, meaning) in weft_crds::ANNOTATIONS {
+        text.push_str(&format!("| `{name}` | {on} | {meaning} |\n"));
+    }
     files.insert("docs/api.md".into(), text);
     Ok(())
 }

@@ -10,7 +10,7 @@ use rtnetlink::{Handle, packet_core::ErrorMessage};
 
 pub use events::{Events, RuleEvents};
 
-use crate::{Error, Netlink, Network, Step};
+use crate::{Error, IfName, Link, Netlink, Network, Step};
 
 /// Protocol number of our routes (`ip route ... proto 84`): tells them from everybody else's.
 pub(crate) const ROUTE_PROTOCOL: u8 = 84;
@@ -33,6 +33,14 @@ impl Kernel {
             handle,
             task: Arc::new(Mutex::new(task)),
         })
+    }
+
+    /// One link; `None`: there is none of this name.
+    ///
+    /// # Errors
+    /// The kernel refused or the socket broke.
+    pub async fn link(&self, name: &IfName) -> Result<Option<Link>, Error> {
+        dump::link(&self.handle, name).await
     }
 }
 

@@ -177,14 +177,15 @@ pub enum NpcRequest {
 /// A question about a flow.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Query {
-    /// `namespace/pod` or an address.
+    /// `namespace/pod`, an address, or `node` for npc's own node.
     pub from: String,
-    /// `namespace/pod` or an address (after DNAT: of a Service's endpoint, not of the Service).
+    /// The same (after DNAT: of a Service's endpoint, not of the Service).
     pub to: String,
     /// `tcp`, `udp`, `sctp` or `icmp`.
     pub protocol: String,
-    /// Destination port; none for ICMP.
-    pub port: Option<u16>,
+    /// Destination port: a number, or the name of a container port of the destination; none for
+    /// ICMP.
+    pub port: Option<String>,
     /// Also take the packet through the rules that are in the kernel.
     #[serde(default)]
     pub compare: bool,
@@ -199,6 +200,10 @@ pub struct QueryReply {
     pub from: QueryEnd,
     /// Destination.
     pub to: QueryEnd,
+    /// `tcp`, `udp`, `sctp` or `icmp`.
+    pub protocol: String,
+    /// Destination port; none for ICMP.
+    pub port: Option<u16>,
     /// What the source's policies say.
     pub egress: Judged,
     /// What the destination's policies say.
@@ -214,7 +219,7 @@ pub struct QueryEnd {
     pub address: IpAddr,
     /// `namespace/pod` it belongs to, if any.
     pub pod: Option<String>,
-    /// Its Node, where it is known.
+    /// The pod's Node, where it is known; without a pod: the Node that the address is one of.
     pub node: Option<String>,
 }
 
@@ -236,12 +241,14 @@ pub struct Judged {
 /// What the rules in the kernel do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KernelJudged {
-    /// They let it pass.
-    pub allowed: bool,
+    /// They let it pass; `None`: that cannot be said, because not all of them are npc's.
+    pub allowed: Option<bool>,
     /// The same as the policies say.
     pub agrees: bool,
     /// Rules that matched, in order.
     pub path: Vec<String>,
+    /// Where the kernel holds something else than npc wants; empty: nowhere.
+    pub drift: Vec<String>,
 }
 
 /// Answer to [`NpcRequest::Status`].

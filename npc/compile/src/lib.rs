@@ -24,7 +24,11 @@
 //!   invalid                                 goto the direction's deny chain
 //!   clear the mark
 //!   for each policy: -> WEFT-NPC-PE-<policy>, WEFT-NPC-PI-<policy>; marked: goto WEFT-NPC-PASS
+//!     (pods whose allowed connections are logged: marked: -> WEFT-NPC-LOG-E, WEFT-NPC-LOG-I before)
 //!   goto WEFT-NPC-DENY-E, WEFT-NPC-DENY-I   NFLOG (limited, if somebody reads it), DROP
+//!
+//! WEFT-NPC-LOG-E, WEFT-NPC-LOG-I          first packet of a connection: NFLOG (limited)
+//!                                         entered at once by pods that are not isolated
 //!
 //! WEFT-NPC-PE-<policy>, WEFT-NPC-PI-<policy>   shared by all pods the policy selects
 //!   peers and ports of a rule -> goto WEFT-NPC-ALLOW (sets the mark, back in the pod's chain)
@@ -50,6 +54,7 @@
 //! The ruleset is shaped as iptables and ipset hold it; [`weft_netfilter::nft::lower`] says the same
 //! in nftables, where base chains of our own stand in place of the jumps from FORWARD and INPUT.
 
+mod allowed;
 mod closed;
 mod dispatch;
 mod name;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use weft_netfilter::{Family, IfPattern};
@@ -32,6 +33,8 @@ pub struct NodeView {
     pub cut: u32,
     /// NFLOG group that denied packets are copied to; `None`: nobody reads them.
     pub log_group: Option<u16>,
+    /// Namespaces whose pods' allowed new connections are copied to that group too.
+    pub log_allowed: BTreeSet<Arc<str>>,
 }
 
 impl Default for NodeView {
@@ -53,6 +56,7 @@ impl Default for NodeView {
             // 0x3f00.
             cut: 0x0800_0000,
             log_group: Some(86),
+            log_allowed: BTreeSet::new(),
         }
     }
 }

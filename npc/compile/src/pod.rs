@@ -8,7 +8,7 @@ use weft_netfilter::{ChainName, CtState, Family, IfPattern, Match, Rule, Verdict
 use weft_policy::{Direction, ObjectKey, Subject, SubjectKey};
 
 use crate::table::{Builder, deny_chain, group_chain, pass_chain};
-use crate::{dispatch, policy};
+use crate::{allowed, dispatch, policy};
 
 /// Chains of pods and of the policies they jump to, and the ways to them.
 pub(crate) fn chains(builder: &mut Builder<'_>) {
@@ -26,6 +26,13 @@ pub(crate) fn chains(builder: &mut Builder<'_>) {
         let model = builder.model;
         for (key, subject) in &model.subjects {
             if !subject.standing.is_closed(direction) {
+                // Copies of group frames that it receives are not connections of its own.
+                if allowed::is_logged(builder.node, key) {
+                    let chain = logging_chain(builder, key, subject, direction);
+                    for address in own(builder.family, subject) {
+                        targets.insert(address, chain.clone());
+                    }
+                }
                 continue;
             }
             let chain = pod_chain(builder, key, subject, direction, &policies);
@@ -67,10 +74,8 @@ fn pod_chain(
     direction: Direction,
     policies: &BTreeMap<&ObjectKey, ChainName>,
 ) -> ChainName {
-    let (kind, mark) = (kind(direction), builder.node.mark);
-    let chain = builder
-        .names
-        .chain(kind, &key.pod.name, &format!("{direction} {key}"));
+    let mark = builder.node.mark;
+    let chain = name(builder, key, direction);
     let deny = Verdict::Goto(deny_chain(direction));
     let what = format!("{} {direction}", key.pod);
     let Some(isolated_by) = subject.standing.isolated_by(direction) else {
@@ -78,15 +83,8 @@ fn pod_chain(
         builder.chain(&chain, vec![closed]);
         return chain;
     };
-    let mut rules: Vec<Rule> = own(builder.family, subject)
-        .map(|address| {
-            let other_end = match direction {
-                Direction::Ingress => Match::src(IpNet::from(address)),
-                Direction::Egress => Match::dst(IpNet::from(address)),
-            };
-            Rule::new([other_end], Verdict::Return).comment(&format!("{what}: itself"))
-        })
-        .collect();
+    let log = allowed::is_logged(builder.node, key).then(|| allowed::log_chain(builder, direction));
+    let mut rules = itself(builder.family, subject, direction, &what);
     rules.push(Rule::new([Match::ct([CtState::Invalid])], deny.clone()));
     let jumps: Vec<_> = isolated_by
         .iter()
@@ -107,11 +105,51 @@ fn pod_chain(
             value: mark,
             mask: mark,
         };
+        if let Some(log) = &log {
+            rules.push(Rule::new([allowed.clone()], Verdict::Jump(log.clone())));
+        }
         rules.push(Rule::new([allowed], Verdict::Goto(pass_chain())));
     }
     rules.push(Rule::new([], deny).comment(&what));
     builder.chain(&chain, rules);
     chain
+}
+
+/// Of a pod that is not isolated: everything is allowed.
+fn logging_chain(
+    builder: &mut Builder<'_>,
+    key: &SubjectKey,
+    subject: &Subject,
+    direction: Direction,
+) -> ChainName {
+    let chain = name(builder, key, direction);
+    let what = format!("{} {direction}", key.pod);
+    let mut rules = itself(builder.family, subject, direction, &what);
+    let log = allowed::log_chain(builder, direction);
+    rules.push(Rule::new([], Verdict::Goto(log)).comment(&what));
+    builder.chain(&chain, rules);
+    chain
+}
+
+/// A pod always reaches itself.
+fn itself(family: Family, subject: &Subject, direction: Direction, what: &str) -> Vec<Rule> {
+    own(family, subject)
+        .map(|address| {
+            let other_end = match direction {
+                Direction::Ingress => Match::src(IpNet::from(address)),
+                Direction::Egress => Match::dst(IpNet::from(address)),
+            };
+            Rule::new([other_end], Verdict::Return).comment(&format!("{what}: itself"))
+        })
+        .collect()
+}
+
+fn name(builder: &mut Builder<'_>, key: &SubjectKey, direction: Direction) -> ChainName {
+    builder.names.chain(
+        kind(direction),
+        &key.pod.name,
+        &format!("{direction} {key}"),
+    )
 }
 
 fn kind(direction: Direction) -> &'static str {

@@ -1,4 +1,5 @@
 mod agreement;
+mod allowed;
 mod change;
 mod corner;
 mod judge;

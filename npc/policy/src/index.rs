@@ -4,6 +4,7 @@
 mod hostile;
 #[cfg(test)]
 mod incremental;
+mod look;
 #[cfg(test)]
 mod tests;
 

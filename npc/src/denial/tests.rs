@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use weft_netfilter::Ruleset;
 use weft_policy::{Endpoint, EndpointId, Index};
@@ -179,47 +179,58 @@ fn a_copy_of_a_frame_is_judged_by_its_receiver() {
     );
 }
 
-fn pair(last: u8) -> Pair {
-    (
-        IpAddr::from([10, 32, 1, last]),
-        address("10.32.0.2"),
-        Direction::Ingress,
-    )
-}
-
 #[test]
-fn a_pair_gets_a_line_in_ten_seconds_that_counts_what_was_passed_over() {
-    let mut limiter = Limiter::default();
-    let start = Instant::now();
-    let at = |ms| start + Duration::from_millis(ms);
-    assert_eq!(limiter.admit(at(0), pair(1)), Some(0));
-    assert_eq!(limiter.admit(at(1), pair(1)), None);
-    assert_eq!(limiter.admit(at(2), pair(2)), Some(0));
-    assert_eq!(limiter.admit(at(9_999), pair(1)), None);
-    assert_eq!(limiter.admit(at(10_000), pair(1)), Some(2));
-    assert_eq!(limiter.admit(at(20_000), pair(1)), Some(0));
-}
-
-#[test]
-fn a_scan_of_many_addresses_gets_few_lines_and_little_memory() {
-    let mut limiter = Limiter::default();
-    let start = Instant::now();
-    let mut lines = 0;
-    // 100,000 pairs in 100 seconds.
-    for n in 0..100_000_u32 {
-        let pair = (
-            IpAddr::V4((0x0a40_0000 + n).into()),
-            address("10.32.0.2"),
-            Direction::Ingress,
-        );
-        lines += u32::from(
-            limiter
-                .admit(start + Duration::from_millis(n.into()), pair)
-                .is_some(),
-        );
-        assert!(limiter.pairs.len() <= PAIRS);
+fn what_allowed_a_connection_is_told() {
+    let mut index = Index::new("n1");
+    index.apply_namespace(&make_namespace("x", &[]));
+    let policy = make_network_policy("x", "open")
+        .selects(&[("app", "web")])
+        .ingress(vec![], vec![])
+        .build();
+    index.apply_network_policy(&policy);
+    index.apply_pod(
+        &make_pod("x", "web")
+            .label("app", "web")
+            .uid("web")
+            .node("n1")
+            .build(),
+    );
+    let endpoint = Endpoint {
+        pod: ObjectKey::new("x", "web"),
+        uid: "web".into(),
+        addresses: BTreeSet::from([address("10.32.0.2")]),
+        host_ifname: "vethweplweb".to_owned(),
+    };
+    index.apply_endpoint(EndpointId::new("web", "eth0"), endpoint);
+    let compiled = Compiled {
+        model: index.model(),
+        ..compiled(false)
+    };
+    let (to, from) = (tcp("10.32.1.9", "10.32.0.2"), tcp("10.32.0.2", "10.32.1.9"));
+    assert_eq!(
+        why_allowed(&compiled, Direction::Ingress, &to),
+        (
+            Some(ObjectKey::new("x", "open")),
+            "allowed by rule 0 of x/open".to_owned()
+        )
+    );
+    assert_eq!(
+        why_allowed(&compiled, Direction::Egress, &from),
+        (None, "allowed: no policy selects the pod".to_owned())
+    );
+    for (prefix, packet) in [("weft-allow-ingress", &to), ("weft-allow-egress", &from)] {
+        let copied = Copied::by(prefix).expect("ours");
+        let (_, namespace) = decider(&compiled, copied, packet);
+        assert_eq!(namespace.as_deref(), Some("x"), "{prefix}");
+        // It is no denial.
+        assert_eq!(explain(&compiled, prefix, packet), None);
     }
-    assert_eq!(lines, 100 * LINES);
+    // The rules have changed since it was copied.
+    let closed = super::tests::compiled(false);
+    assert_eq!(
+        why_allowed(&closed, Direction::Ingress, &to),
+        (None, "allowed by rules that have changed since".to_owned())
+    );
 }
 
 /// A segment in FORWARD, or at another hook.

@@ -89,7 +89,7 @@ async fn iptables_is_swept_when_nftables_holds_the_rules_and_not_before() {
     old.sync(&closed()).await.expect("synced");
     let mut new = Nftables::new(owned(), FakeNft::default());
     new.tool_mut().fail_after(0);
-    let mut both = Successor::new(new, vec![old]);
+    let mut both = Successor::new(new, vec![old], None);
     both.sync(&closed()).await.expect_err("nft failed");
     assert!(closed_by_iptables(both.before[0].tools_mut()));
     both.sync(&closed()).await.expect("synced");
@@ -103,7 +103,7 @@ async fn nftables_is_swept_when_iptables_holds_the_rules_and_a_failure_is_tried_
     old.sync(&closed()).await.expect("synced");
     old.tool_mut().fail_after(0);
     let new = Iptables::new(owner(), FakeKernel::default());
-    let mut both = Successor::new(new, vec![old]);
+    let mut both = Successor::new(new, vec![old], None);
     both.sync(&closed()).await.expect_err("the sweep failed");
     assert!(closed_by_iptables(both.current.tools_mut()));
     assert_eq!(both.before.len(), 1);

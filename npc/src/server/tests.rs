@@ -10,7 +10,7 @@ fn server() -> Arc<Server> {
     Arc::new(Server {
         state: Arc::new(State::new("n1")),
         health: Health::new(&["lists"]),
-        backend: "iptables-nft".to_owned(),
+        backend: InUse::new("iptables-nft"),
         wanted: Wanted::default(),
         kernel: Tracer::new().0,
     })

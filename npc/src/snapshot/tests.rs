@@ -183,7 +183,7 @@ async fn churn_is_written_once_in_a_while_and_the_newest_at_the_end() {
     let token = CancellationToken::new();
     let writing = tokio::spawn(run(
         file.clone(),
-        "nftables".to_owned(),
+        InUse::new("nftables"),
         in_force,
         token.clone(),
     ));

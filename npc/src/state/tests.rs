@@ -68,3 +68,18 @@ fn a_failed_sync_keeps_the_age_of_its_changes() {
     assert_eq!(state.snapshot().expect("snapshot").since, first);
     assert_eq!(state.snapshot().expect("snapshot").since, None);
 }
+
+#[test]
+fn namespaces_that_ask_for_the_log_are_in_the_view_and_asking_again_is_no_change() {
+    let state = ready();
+    let asking: BTreeSet<Arc<str>> = ["shop".into()].into();
+    state.log_allowed(|all| *all = asking.clone());
+    let first = state.snapshot().expect("every list is there");
+    assert_eq!(first.view.log_allowed, asking);
+    state.log_allowed(|all| *all = asking.clone());
+    assert_eq!(state.snapshot().expect("snapshot").version, first.version);
+    state.log_allowed(BTreeSet::clear);
+    let last = state.snapshot().expect("snapshot");
+    assert_eq!(last.view.log_allowed, BTreeSet::new());
+    assert!(last.version > first.version);
+}

@@ -9,6 +9,7 @@ pub(crate) fn sync(state: &Arc<State>) -> Sync<Iptables<FakeKernel>> {
     Sync {
         state: Arc::clone(state),
         backend: Iptables::new(config::owner(), FakeKernel::default()),
+        in_use: InUse::default(),
         metrics: Metrics::new(&mut prometheus_client::registry::Registry::default()),
         health: Health::default(),
         announcer,
@@ -21,6 +22,8 @@ pub(crate) fn sync(state: &Arc<State>) -> Sync<Iptables<FakeKernel>> {
         early: Early::default(),
     }
 }
+
+impl Changing for Iptables<FakeKernel> {}
 
 pub(super) fn ready() -> Arc<State> {
     let state = Arc::new(State::new("n1"));

@@ -87,12 +87,14 @@ pub(crate) enum Backend {
 }
 
 impl World {
-    /// With this section `policy` of the configuration, which must choose iptables.
+    /// With this section `policy` of the configuration.
     pub(crate) fn with(policy: &serde_json::Value) -> Self {
-        let mut policy = policy.clone();
-        policy["backend"] = json!("Iptables");
-        let mut world = Self::new(Backend::Iptables);
-        world.policy = Some(policy);
+        let backend = match policy["backend"].as_str() {
+            Some("Nftables") => Backend::Nftables,
+            _ => Backend::Iptables,
+        };
+        let mut world = Self::new(backend);
+        world.policy = Some(policy.clone());
         world
     }
 

@@ -17,6 +17,8 @@ fn damage_is_repaired_and_foreign_rules_are_left_alone() {
         "ip link del weave",
         "ip link del vxlan-6784",
         "ip link del vethwe-bridge",
+        "ip link set weave type bridge nf_call_iptables 0",
+        "ip link set weave type bridge nf_call_ip6tables 0",
         "iptables-nft -t nat -F WEFT-NAT",
         "iptables-nft -D FORWARD -j WEFT-FORWARD",
         "nft delete table bridge weft",

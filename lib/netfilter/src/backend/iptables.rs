@@ -86,7 +86,7 @@ impl<T: Tools> Iptables<T> {
         Ok(Observed::read(&self.owner, &saved))
     }
 
-    async fn apply(&mut self, observed: Observed, desired: &Ruleset) -> Result<Done, Error> {
+    fn plan(&self, observed: &Observed, desired: &Ruleset) -> Result<Plan, Error> {
         let unfiltered = desired
             .tables
             .keys()
@@ -96,10 +96,15 @@ impl<T: Tools> Iptables<T> {
             desired
                 .tables
                 .retain(|family, _| self.tools.families().contains(family));
-            diff(&observed, &desired)?
+            diff(observed, &desired)?
         } else {
-            diff(&observed, desired)?
+            diff(observed, desired)?
         };
+        Ok(plan)
+    }
+
+    async fn apply(&mut self, observed: Observed, desired: &Ruleset) -> Result<Done, Error> {
+        let plan = self.plan(&observed, desired)?;
         let done = Done {
             plan: plan.to_string(),
             steps: plan
@@ -207,10 +212,19 @@ impl<T: Tools> Backend for Iptables<T> {
     #[cfg(feature = "trace")]
     async fn trace(
         &mut self,
+        desired: &Ruleset,
         packet: &crate::trace::Packet,
         passes: &[crate::trace::Pass],
-    ) -> Result<Option<super::Traced>, Error> {
-        let ruleset = self.observe().await?.with_jumps();
+    ) -> Result<super::Traced, Error> {
+        let observed = self.observe().await?;
+        let drift = self.plan(&observed, desired)?.repairs();
+        if observed.is_foreign(packet.family()) {
+            return Ok(super::Traced {
+                drift,
+                ..super::Traced::default()
+            });
+        }
+        let ruleset = observed.with_jumps();
         let outcome = crate::trace::trace(&ruleset, packet, passes).map_err(|error| ToolError {
             tool: format!("trace of what {} holds", self.tools.variant()),
             class: "output",
@@ -218,10 +232,11 @@ impl<T: Tools> Backend for Iptables<T> {
             line: None,
             line_number: None,
         })?;
-        Ok(Some(super::Traced {
-            dropped: outcome.dropped,
+        Ok(super::Traced {
+            dropped: Some(outcome.dropped),
             path: outcome.path.iter().map(ToString::to_string).collect(),
-        }))
+            drift,
+        })
     }
 }
 

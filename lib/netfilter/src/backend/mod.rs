@@ -77,14 +77,16 @@ impl Done {
     }
 }
 
-/// What the rules in the kernel do with a packet.
+/// What the rules in the kernel do with a packet, and where they are not those that are wanted.
 #[cfg(feature = "trace")]
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Traced {
-    /// They drop it.
-    pub dropped: bool,
+    /// They drop it; `None`: nobody can say, they are not all ours.
+    pub dropped: Option<bool>,
     /// Rules that matched, in order, for a person.
     pub path: Vec<String>,
+    /// Where the kernel holds something else than is wanted, for a person; empty: nowhere.
+    pub drift: Vec<String>,
 }
 
 /// A kernel interface that holds rulesets of one owner.
@@ -103,17 +105,15 @@ pub trait Backend: Send {
     /// exactly they say is not looked at: those of another version or an older state are some.
     fn in_force(&mut self, desired: &Ruleset) -> impl Future<Output = Result<bool, Error>> + Send;
 
-    /// Takes a packet through what the kernel holds of ours now; `None`: this interface's rules
-    /// cannot be traced.
+    /// Takes a packet through what the kernel holds of ours now, and compares that with `desired`.
+    /// Changes nothing.
     #[cfg(feature = "trace")]
     fn trace(
         &mut self,
+        desired: &Ruleset,
         packet: &Packet,
         passes: &[Pass],
-    ) -> impl Future<Output = Result<Option<Traced>, Error>> + Send {
-        let _ = (packet, passes);
-        async { Ok(None) }
-    }
+    ) -> impl Future<Output = Result<Traced, Error>> + Send;
 
     /// Removes everything of ours.
     fn sweep(&mut self) -> impl Future<Output = Result<Done, Error>> + Send {

@@ -119,6 +119,55 @@ impl<T: Nft> Backend for Nftables<T> {
         let [inet, bridge] = self.read().await?;
         Ok(judged(&wanted.inet, inet.as_ref()) && judged(&wanted.bridge, bridge.as_ref()))
     }
+
+    #[cfg(feature = "trace")]
+    async fn trace(
+        &mut self,
+        desired: &Ruleset,
+        packet: &crate::trace::Packet,
+        passes: &[crate::trace::Pass],
+    ) -> Result<super::Traced, Error> {
+        let wanted = lower(desired)?;
+        let mut held = Tables::default();
+        let mut readable = true;
+        let mut drift = Vec::new();
+        let [inet, bridge] = self.owned.tables();
+        for (name, wanted, held) in [
+            (&inet, &wanted.inet, &mut held.inet),
+            (&bridge, &wanted.bridge, &mut held.bridge),
+        ] {
+            match self.listing(name).await? {
+                Some(listing) => {
+                    drift.extend(listing.differences(name, wanted));
+                    match listing.objects(wanted) {
+                        Some(objects) => *held = objects,
+                        None => readable = false,
+                    }
+                }
+                None if wanted.is_empty() => {}
+                None => drift.push(format!("table {name} is missing")),
+            }
+        }
+        if !readable {
+            return Ok(super::Traced {
+                drift,
+                ..super::Traced::default()
+            });
+        }
+        let outcome =
+            crate::trace::trace_nft(&held, packet, passes).map_err(|error| ToolError {
+                tool: "trace of what nftables holds".to_owned(),
+                class: "output",
+                message: error.to_string(),
+                line: None,
+                line_number: None,
+            })?;
+        Ok(super::Traced {
+            dropped: Some(outcome.dropped),
+            path: outcome.path,
+            drift,
+        })
+    }
 }
 
 /// Does the table stand at every hook at which it is wanted, and do its base chains lead into chains

@@ -23,6 +23,7 @@
 //! addresses are those of pods, and before `filter` (0), where iptables, firewalls and flowtables
 //! stand. A drop is final whatever others accept; what is not dropped is judged by them as before.
 
+mod compare;
 mod diff;
 mod dispatch;
 mod element;

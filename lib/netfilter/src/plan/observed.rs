@@ -186,6 +186,20 @@ impl Observed {
         ruleset
     }
 
+    /// Do rules that are not ours decide about packets of this family before ours have, or among
+    /// ours?
+    #[must_use]
+    pub fn is_foreign(&self, family: Family) -> bool {
+        let among = self.broken.iter().any(|(of, _)| *of == family);
+        let before = |chain: &Vec<BaseRule>| {
+            let ours = |rule: &BaseRule| matches!(rule, BaseRule::Ours { .. });
+            let others = |last| chain.iter().take(last).any(|rule| !ours(rule));
+            chain.iter().rposition(ours).is_some_and(others)
+        };
+        let of_family = self.hooks.iter().filter(|((of, ..), _)| *of == family);
+        among || of_family.map(|(_, chain)| chain).any(before)
+    }
+
     /// Name in the kernel of a set of the IR.
     #[must_use]
     pub fn kernel_name(&self, set: &SetName) -> SetName {

@@ -73,11 +73,44 @@ pub enum BaseOp {
 /// Room of a set. It is a limit, not a reservation; ipset's own default is 65536.
 pub const MAX_ELEMENTS: u32 = 1 << 20;
 
+/// Lines of a repair that are shown.
+const REPAIRS: usize = 20;
+
 impl Plan {
     /// Is there nothing to do?
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.steps.is_empty()
+    }
+
+    /// What it would change of what packets meet, one line each; of many lines the first.
+    #[must_use]
+    pub fn repairs(&self) -> Vec<String> {
+        let text: Vec<String> = self
+            .steps
+            .iter()
+            .filter_map(|step| match step {
+                Step::Sets(_) => Some(format!("ipset restore:\n{}", step.text())),
+                Step::Rules(rules) => Some(format!(
+                    "{} iptables-restore --noflush:\n{}",
+                    rules.family,
+                    step.text()
+                )),
+                // Nothing looks these sets up.
+                Step::Cleanup(_) => None,
+            })
+            .collect();
+        let mut lines: Vec<String> = text
+            .iter()
+            .flat_map(|text| text.lines())
+            .map(str::to_owned)
+            .collect();
+        let all = lines.len();
+        if all > REPAIRS {
+            lines.truncate(REPAIRS);
+            lines.push(format!("and {} lines more", all - REPAIRS));
+        }
+        lines
     }
 }
 

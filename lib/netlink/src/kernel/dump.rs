@@ -29,6 +29,9 @@ use crate::{
 
 type Names = BTreeMap<u32, IfName>;
 
+/// `ENODEV`.
+const NO_DEVICE: i32 = 19;
+
 pub(super) async fn dump(handle: &Handle) -> Result<Network, Error> {
     let messages: Vec<LinkMessage> = handle
         .link()
@@ -92,6 +95,21 @@ pub(super) async fn dump(handle: &Handle) -> Result<Network, Error> {
         .filter_map(|m| neighbour_of(m, &names))
         .collect();
     Ok(network)
+}
+
+/// One link. Names of other links (a veth's other end, the bridge of a port) are not known here.
+pub(super) async fn link(handle: &Handle, name: &IfName) -> Result<Option<Link>, Error> {
+    let links = handle.link().get().match_name(name.to_string()).execute();
+    let found: Result<Vec<LinkMessage>, _> = links.try_collect().await;
+    match found {
+        Ok(found) => Ok(found.first().map(|m| link_of(m, &Names::new()))),
+        Err(rtnetlink::Error::NetlinkError(message))
+            if message.to_io().raw_os_error() == Some(NO_DEVICE) =>
+        {
+            Ok(None)
+        }
+        Err(failure) => Err(error(format!("look at link {name}"), failure)),
+    }
 }
 
 fn name_of(message: &LinkMessage) -> Option<IfName> {

@@ -113,3 +113,50 @@ fn rules_are_in_force_while_jumps_lead_to_some_whatever_they_say() {
     assert_eq!(chain(&mut backend, "WEFT-NPC", &odd), Ok(true));
     assert_eq!(now(backend.in_force(&Ruleset::default())), Ok(true));
 }
+
+/// `dropped`, and what would repair the kernel, for a packet to 10.0.0.1 when `ruleset` is wanted.
+#[cfg(feature = "trace")]
+fn traced(backend: &mut Iptables<FakeKernel>, wanted: &Ruleset) -> (Option<bool>, Vec<String>) {
+    use crate::{
+        Hook,
+        trace::{Packet, Pass},
+    };
+    let address = |text: &str| text.parse().expect("address");
+    let packet = Packet::tcp(address("10.0.0.9"), address("10.0.0.1"), 80);
+    let passes = [Pass::new(Hook::Forward, Some("weave"), Some("weave"))];
+    let traced = now(backend.trace(wanted, &packet, &passes)).expect("traced");
+    (traced.dropped, traced.drift)
+}
+
+#[cfg(feature = "trace")]
+#[test]
+fn a_packet_is_taken_through_what_the_kernel_holds_and_drift_is_told() {
+    let mut backend = Iptables::new(owner(), FakeKernel::default());
+    let wanted = ruleset(&["10.0.0.1"]);
+    now(backend.sync(&wanted)).expect("synced");
+    assert_eq!(traced(&mut backend, &wanted), (Some(true), vec![]));
+    let right = backend.tools_mut().clone();
+    let forward = |backend: &mut Iptables<FakeKernel>, rules: &[&str]| {
+        let kernel = backend.tools_mut();
+        let chain = kernel.chain_mut(Family::V4, TableName::Filter, "FORWARD");
+        *chain = rules.iter().map(|rule| (*rule).to_owned()).collect();
+    };
+    forward(&mut backend, &[]);
+    let (dropped, drift) = traced(&mut backend, &wanted);
+    assert_eq!(dropped, Some(false));
+    assert_eq!(drift[2..], ["-I FORWARD 1 -j WEFT-NPC", "COMMIT"]);
+    // Somebody else decides before us, or behind us.
+    forward(&mut backend, &["-j ACCEPT", "-j WEFT-NPC"]);
+    let (dropped, drift) = traced(&mut backend, &wanted);
+    assert_eq!((dropped, drift.is_empty()), (None, false));
+    forward(&mut backend, &["-j WEFT-NPC", "-j ACCEPT"]);
+    assert_eq!(traced(&mut backend, &wanted), (Some(true), vec![]));
+    // A rule of ours that is not ours.
+    let kernel = backend.tools_mut();
+    *kernel = right;
+    kernel
+        .chain_mut(Family::V4, TableName::Filter, "WEFT-NPC")
+        .insert(0, "-m tcp --tcp-flags SYN SYN -j ACCEPT".to_owned());
+    let (dropped, drift) = traced(&mut backend, &wanted);
+    assert_eq!((dropped, drift.is_empty()), (None, false));
+}

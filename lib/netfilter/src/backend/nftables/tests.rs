@@ -147,3 +147,63 @@ fn rules_are_in_force_while_the_base_chains_lead_to_some_whatever_they_say() {
     }
     assert_eq!(now(backend.in_force(&Ruleset::default())), Ok(true));
 }
+
+/// `dropped`, and where the kernel differs, for a packet to 10.0.0.1 when `ruleset` is wanted.
+#[cfg(feature = "trace")]
+fn traced(backend: &mut Nftables<FakeNft>, wanted: &Ruleset) -> (Option<bool>, Vec<String>) {
+    use crate::{
+        Hook,
+        trace::{Packet, Pass},
+    };
+    let address = |text: &str| text.parse().expect("address");
+    let packet = Packet::tcp(address("10.0.0.9"), address("10.0.0.1"), 80);
+    let passes = [Pass::new(Hook::Forward, Some("weave"), Some("weave"))];
+    let traced = now(backend.trace(wanted, &packet, &passes)).expect("traced");
+    (traced.dropped, traced.drift)
+}
+
+#[cfg(feature = "trace")]
+#[test]
+fn a_packet_is_taken_through_what_the_kernel_holds_and_drift_is_told() {
+    let mut backend = backend();
+    let wanted = ruleset(&["10.0.0.1"]);
+    now(backend.sync(&wanted)).expect("synced");
+    assert_eq!(traced(&mut backend, &wanted), (Some(true), vec![]));
+    let right = backend.tool_mut().tables.clone();
+    for (script, dropped, drift) in [
+        (
+            "delete element inet weft weft-npc-in { 10.0.0.1 }\n\
+             add element inet weft weft-npc-in { 10.9.0.1, 10.9.0.2, 10.9.0.3, 10.9.0.4 }\n",
+            Some(false),
+            "set weft-npc-in lacks 10.0.0.1 and holds 10.9.0.1, 10.9.0.2, 10.9.0.3 and 1 more",
+        ),
+        (
+            "flush chain inet weft WEFT-NPC-4\n",
+            Some(false),
+            "chain WEFT-NPC-4 rule 1 is none, wanted is `ip daddr @weft-npc-in drop` (0 rules, \
+             wanted are 1)",
+        ),
+        (
+            "add rule inet weft WEFT-NPC-4 accept\n",
+            None,
+            "chain WEFT-NPC-4 rule 2 is `accept`, wanted is none (2 rules, wanted are 1)",
+        ),
+        (
+            "add chain inet weft theirs\n",
+            Some(true),
+            "chain theirs is nothing of ours",
+        ),
+    ] {
+        backend.tool_mut().run(script).expect("taken");
+        assert_eq!(
+            traced(&mut backend, &wanted),
+            (dropped, vec![format!("table inet weft: {drift}")])
+        );
+        backend.tool_mut().tables.clone_from(&right);
+    }
+    backend.tool_mut().tables.clear();
+    assert_eq!(
+        traced(&mut backend, &wanted),
+        (Some(false), vec!["table inet weft is missing".to_owned()])
+    );
+}
