@@ -76,8 +76,7 @@ async fn pods_get_in_while_another_changes_its_labels_a_thousand_times_a_second(
             turns.send_modify(|turn| *turn += 1);
             relabel(&storm, *turns.borrow());
         }
-        let last = *turns.borrow();
-        last
+        *turns.borrow()
     });
     let mut applied = state.watch_applied();
     for last in 10..30 {
