@@ -71,7 +71,10 @@ impl<'a> Builder<'a> {
         closed::sets(&mut self);
         pod::chains(&mut self);
 
-        let mut rules = vec![
+        // What most packets match comes first, and asking for a connection's state is cheaper than
+        // asking for names of devices. Frames of `datapath` are of no connection.
+        let mut rules = self.passing_anyway();
+        rules.push(
             Rule::new(
                 [
                     Match::in_iface(self.node.datapath.clone()),
@@ -80,8 +83,7 @@ impl<'a> Builder<'a> {
                 Verdict::Return,
             )
             .comment("judged on the bridge"),
-        ];
-        rules.extend(self.passing_anyway());
+        );
         rules.extend(closed::rules(&self, &[closed::SOURCE, closed::DESTINATION]));
         rules.push(Rule::new(
             [],

@@ -223,13 +223,7 @@ fn raw_out(input: &Input) -> Vec<Rule> {
 
 fn forward(input: &Input, sets: &Sets) -> Vec<Rule> {
     let from_pods = || Match::in_iface(device(names::WEAVE));
-    let mut rules = vec![rule(
-        vec![
-            Match::in_iface(device(names::DATAPATH)),
-            Match::out_iface(device(names::DATAPATH)),
-        ],
-        Verdict::Accept,
-    )];
+    let mut rules = Vec::new();
     for port in [input.control_port, input.port] {
         rules.push(rule(
             vec![from_pods(), udp(port), Match::dst_set(sets.nodes.clone())],
@@ -247,12 +241,21 @@ fn forward(input: &Input, sets: &Sets) -> Vec<Rule> {
         vec![Match::out_iface(device(names::WEAVE))],
         Verdict::Accept,
     ));
+    // Last: the short cut (`table netdev weft`) keeps nearly all frames from coming this way.
+    rules.push(rule(
+        vec![
+            Match::in_iface(device(names::DATAPATH)),
+            Match::out_iface(device(names::DATAPATH)),
+        ],
+        Verdict::Accept,
+    ));
     rules
 }
 
 fn filter_input(input: &Input, family: Family, sets: &Sets) -> Vec<Rule> {
     let mut rules = Vec::new();
-    for port in [input.control_port, input.port] {
+    // The tunnel first: every packet between nodes walks to its rule.
+    for port in [input.port, input.control_port] {
         rules.push(rule(
             vec![Match::in_iface(device(names::WEAVE)), udp(port)],
             Verdict::Drop,

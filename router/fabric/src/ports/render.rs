@@ -69,7 +69,7 @@ impl PortRules {
 /// pass.
 const CHAINS: &str = r#"	chain from-ip4 {
 		udp sport 67 udp dport 68 drop
-		ip daddr @node4 udp dport { {udp} } drop
+		udp dport { {udp} } ip daddr @node4 drop
 		iifname . ether saddr . ip saddr @v4 accept
 		drop
 	}
@@ -89,7 +89,7 @@ const CHAINS: &str = r#"	chain from-ip4 {
 	chain from-ip6 {
 		icmpv6 type { nd-router-advert, nd-redirect } drop
 		udp sport 547 udp dport 546 drop
-		ip6 daddr @node6 udp dport { {udp} } drop
+		udp dport { {udp} } ip6 daddr @node6 drop
 		icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } jump nd
 		icmpv6 type { nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert, mld-listener-report, mld2-listener-report } iifname . ether saddr . ip6 saddr @v6 accept
 		ip6 saddr fe80::/10 drop
