@@ -1,12 +1,13 @@
-use std::{collections::BTreeSet, net::IpAddr};
+use std::net::IpAddr;
 
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use weft_netfilter::Ruleset;
-use weft_policy::{Endpoint, EndpointId, Index};
+use weft_policy::Index;
 use weft_policy_compile::NodeView;
 use weft_testkit::builders::{NetworkPolicyBuilder, make_namespace, make_network_policy, make_pod};
 
 use super::*;
+use crate::state::tests::attached;
 
 fn address(text: &str) -> IpAddr {
     text.parse().expect("address")
@@ -44,13 +45,8 @@ fn compiled(policies: &[NetworkPolicy]) -> Compiled {
             let pod = make_pod("x", name).label("app", name).uid(name).node("n1");
             index.apply_pod(&pod.build());
         }
-        let endpoint = Endpoint {
-            pod: ObjectKey::new("x", name),
-            uid: name.into(),
-            addresses: BTreeSet::from([address(&format!("10.32.0.{last}"))]),
-            host_ifname: format!("vethwepl{name}"),
-        };
-        index.apply_endpoint(EndpointId::new(name, "eth0"), endpoint);
+        let (id, endpoint) = attached(&format!("x/{name}"), &[&format!("10.32.0.{last}")]);
+        index.apply_endpoint(id, endpoint);
     }
     Compiled {
         model: index.model(),
