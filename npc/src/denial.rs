@@ -131,18 +131,10 @@ fn why_allowed(
     } else {
         "allowed by rules that have changed since".to_owned()
     };
-    match judgement {
-        Judgement::Allowed { policy, .. } => (Some(policy), reason),
-        Judgement::NotHere
-        | Judgement::FromOwnNode
-        | Judgement::Established
-        | Judgement::NeighbourDiscovery
-        | Judgement::Itself
-        | Judgement::NotIsolated
-        | Judgement::Denied { .. }
-        | Judgement::Invalid { .. }
-        | Judgement::PodUnknown => (None, reason),
-    }
+    let Judgement::Allowed { policy, .. } = judgement else {
+        return (None, reason);
+    };
+    (Some(policy), reason)
 }
 
 /// Explains a packet that a rule of ours dropped; `None`: the rule is not ours, or drops nothing.
@@ -183,19 +175,10 @@ pub(crate) fn explain(compiled: &Compiled, prefix: &str, packet: &Packet) -> Opt
             },
         ));
     }
-    let policies: Vec<ObjectKey> = match &judgement {
-        Judgement::Denied { isolated_by } | Judgement::Invalid { isolated_by } => {
-            isolated_by.iter().cloned().collect()
-        }
-        Judgement::NotHere
-        | Judgement::FromOwnNode
-        | Judgement::Established
-        | Judgement::NeighbourDiscovery
-        | Judgement::Itself
-        | Judgement::NotIsolated
-        | Judgement::Allowed { .. }
-        | Judgement::PodUnknown => Vec::new(),
-    };
+    let mut policies = Vec::new();
+    if let Judgement::Denied { isolated_by } | Judgement::Invalid { isolated_by } = &judgement {
+        policies.extend(isolated_by.iter().cloned());
+    }
     let problem = model
         .problems
         .iter()

@@ -159,24 +159,23 @@ pub(crate) async fn publish(
             instance: Some(node),
         },
     );
-    loop {
-        let notice = tokio::select! {
-            () = token.cancelled() => return,
-            notice = notices.recv() => match notice {
-                Some(notice) => notice,
-                None => return,
-            },
-        };
-        let event = Event {
-            type_: EventType::Warning,
-            reason: notice.reason.to_owned(),
-            note: Some(notice.note),
-            action: notice.action.to_owned(),
-            secondary: None,
-        };
-        if let Err(error) = recorder.publish(&event, &notice.on).await {
-            tracing::warn!(%error, reason = notice.reason, "cannot publish an event");
+    let work = async {
+        while let Some(notice) = notices.recv().await {
+            let event = Event {
+                type_: EventType::Warning,
+                reason: notice.reason.to_owned(),
+                note: Some(notice.note),
+                action: notice.action.to_owned(),
+                secondary: None,
+            };
+            if let Err(error) = recorder.publish(&event, &notice.on).await {
+                tracing::warn!(%error, reason = notice.reason, "cannot publish an event");
+            }
         }
+    };
+    tokio::select! {
+        () = token.cancelled() => {}
+        () = work => {}
     }
 }
 
@@ -185,6 +184,22 @@ mod tests {
     use weft_policy::ObjectKey;
 
     use super::*;
+
+    #[tokio::test]
+    async fn an_api_that_does_not_answer_keeps_nobody_from_ending() {
+        let api = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", api.local_addr().unwrap());
+        let client = Client::try_from(kube::Config::new(url.parse().unwrap())).unwrap();
+        let (announcer, notices) = Announcer::new("n1", Arc::new(State::new("n1")));
+        announcer.drift("a plan");
+        let token = CancellationToken::new();
+        let publishing = tokio::spawn(publish(client, "n1".to_owned(), notices, token.clone()));
+        let _asked = api.accept().await.unwrap();
+        token.cancel();
+        // The client itself would wait for minutes.
+        let ended = tokio::time::timeout(std::time::Duration::from_secs(20), publishing).await;
+        ended.expect("in time").expect("ended");
+    }
 
     #[test]
     fn a_problem_and_a_limit_that_is_near_are_told_once_and_again_after_they_were_solved() {

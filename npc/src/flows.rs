@@ -29,8 +29,10 @@ use weft_runtime::{
     health::Health,
 };
 
-use self::judge::{Judge, own_addresses};
+use self::judge::Judge;
 use crate::{metrics::Metrics, sync::Compiled};
+
+pub(crate) use judge::own_addresses;
 
 /// From the end of a pass to the beginning of the next: at least, and at most, so that a change
 /// waits well below a second however many flows there are.

@@ -4,7 +4,7 @@
 //! ```text
 //! API (pods, namespaces, policies) --watch--+                       +--> events, metrics, health
 //! router.sock (attachments, blocks) --------+--> State --> Sync ----+
-//! npc.sock (Pod, PodGone, Blocks) ----------+      Index    compile, Backend (iptables + ipset)
+//! npc.sock (Pod, PodGone, Blocks) ----------+      Index    compile, Backend (iptables or nft)
 //!        ^                                                            |      ^
 //!        +-------------- Pod is answered when its rules are in force -+      |
 //!                                     drift: somebody else changed the rules +

@@ -327,31 +327,28 @@ mod documented;
 mod tests {
     use weft_policy::ObjectKey;
 
-    use super::*;
+    use super::{documented::text, *};
 
     #[test]
     fn names_are_those_that_dashboards_use() {
-        let mut registry = Registry::default();
-        let metrics = Metrics::new(&mut registry);
-        metrics.synced(Duration::from_millis(3), Some(Duration::from_millis(4)));
-        metrics.failed("lock");
-        metrics.drifted();
-        metrics.denied("default", "ingress");
-        for port in 1..=300 {
-            metrics.blocked("tcp", port);
-        }
-        metrics.flows(3, 2, Duration::from_millis(1));
-        let mut model = PolicyModel::default();
         let policy = ObjectKey::new("default", "web");
-        model.policies.insert(policy.clone(), Arc::default());
-        model.problems.insert(Problem {
-            policy,
-            field: "spec".to_owned(),
-            message: "cannot be read".to_owned(),
+        let model = PolicyModel {
+            policies: [(policy.clone(), Arc::default())].into(),
+            problems: [Problem {
+                policy,
+                field: "spec".to_owned(),
+                message: "cannot be read".to_owned(),
+            }]
+            .into(),
+            ..PolicyModel::default()
+        };
+        let text = text(|metrics| {
+            for port in 2..=300 {
+                metrics.blocked("tcp", port);
+            }
+            metrics.flows(3, 2, Duration::from_millis(1));
+            metrics.size(&model, &Ruleset::default());
         });
-        metrics.size(&model, &Ruleset::default());
-        let mut text = String::new();
-        prometheus_client::encoding::text::encode(&mut text, &registry).expect("encoded");
         for line in [
             "weft_npc_sync_failures_total{class=\"lock\"} 1",
             "weft_npc_drift_repairs_total 1",

@@ -7,16 +7,20 @@
 use std::sync::Arc;
 
 use prometheus_client::registry::Registry;
-use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use weft_runtime::{
     health::Health,
     http::{self, Listen},
     lines,
 };
-use weft_socket::{ErrorReply, NpcRequest, NpcStatus, Reply, code, decode, encode};
+use weft_socket::{ErrorReply, NpcRequest, code};
 
-use crate::{args::RunArgs, cleanup, snapshot};
+use crate::{
+    args::RunArgs,
+    cleanup,
+    server::{reply, request, status},
+    snapshot,
+};
 
 /// Name of this backend in status.
 const NAME: &str = "disabled";
@@ -45,14 +49,9 @@ pub(crate) async fn run(args: &RunArgs, token: CancellationToken) -> anyhow::Res
 }
 
 fn answer(line: &[u8]) -> Vec<u8> {
-    match decode::<NpcRequest>(line) {
+    match request(line) {
         Ok(NpcRequest::Pod(_) | NpcRequest::PodGone(_) | NpcRequest::Blocks(_)) => reply(Ok(())),
-        Ok(NpcRequest::Status) => reply(Ok(NpcStatus {
-            ready: true,
-            reasons: Vec::new(),
-            backend: NAME.to_owned(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-        })),
+        Ok(NpcRequest::Status) => reply(Ok(status(Vec::new(), NAME.to_owned()))),
         Ok(NpcRequest::Dump) => reply(Ok(
             "# policy.enforcement of the WeftNetwork is Disabled: npc has no rules\n".to_owned(),
         )),
@@ -61,26 +60,14 @@ fn answer(line: &[u8]) -> Vec<u8> {
             msg: "npc enforces nothing on this node: every packet passes".to_owned(),
             details: "set policy.enforcement of the WeftNetwork to Enabled".to_owned(),
         })),
-        Err(error) => reply::<()>(Err(ErrorReply {
-            code: code::DECODING_FAILURE,
-            msg: format!("npc does not understand the request: {error}"),
-            details: "router and npc must be of the same version".to_owned(),
-        })),
+        Err(answer) => answer,
     }
-}
-
-fn reply<T: Serialize>(result: Result<T, ErrorReply>) -> Vec<u8> {
-    let reply = match result {
-        Ok(answer) => Reply::Ok(answer),
-        Err(error) => Reply::Error(error),
-    };
-    // Our own types have string keys only.
-    encode(&reply).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
+    use weft_socket::encode;
 
     use super::*;
 

@@ -18,7 +18,6 @@ use crate::{
 };
 
 pub use ask::query;
-pub(crate) use end::own_addresses;
 
 /// A flow that was asked about.
 #[derive(Debug, Clone, PartialEq, Eq)]

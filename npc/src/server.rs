@@ -11,6 +11,7 @@ use weft_socket::{
 };
 
 use crate::{
+    flows::own_addresses,
     kernel::InUse,
     query,
     router::{endpoint, place},
@@ -53,7 +54,8 @@ pub(crate) async fn serve(
     .await
 }
 
-fn reply<T: Serialize>(result: Result<T, ErrorReply>) -> Vec<u8> {
+/// The line that answers a request.
+pub(crate) fn reply<T: Serialize>(result: Result<T, ErrorReply>) -> Vec<u8> {
     let reply = match result {
         Ok(answer) => Reply::Ok(answer),
         Err(error) => Reply::Error(error),
@@ -62,17 +64,35 @@ fn reply<T: Serialize>(result: Result<T, ErrorReply>) -> Vec<u8> {
     encode(&reply).unwrap_or_default()
 }
 
+/// Reads a request.
+///
+/// # Errors
+/// It is none; the answer that says so.
+pub(crate) fn request(line: &[u8]) -> Result<NpcRequest, Vec<u8>> {
+    decode(line).map_err(|error| {
+        reply::<()>(Err(ErrorReply {
+            code: code::DECODING_FAILURE,
+            msg: format!("npc does not understand the request: {error}"),
+            details: "router and npc must be of the same version".to_owned(),
+        }))
+    })
+}
+
+/// What npc says of itself; it is ready if nothing speaks against it.
+pub(crate) fn status(reasons: Vec<String>, backend: String) -> NpcStatus {
+    NpcStatus {
+        ready: reasons.is_empty(),
+        reasons,
+        backend,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
 impl Server {
     async fn answer(&self, line: &[u8]) -> Vec<u8> {
-        let request = match decode::<NpcRequest>(line) {
+        let request = match request(line) {
             Ok(request) => request,
-            Err(error) => {
-                return reply::<()>(Err(ErrorReply {
-                    code: code::DECODING_FAILURE,
-                    msg: format!("npc does not understand the request: {error}"),
-                    details: "router and npc must be of the same version".to_owned(),
-                }));
-            }
+            Err(answer) => return answer,
         };
         match request {
             NpcRequest::Pod(pod) => reply(self.pod(pod, GATE).await),
@@ -85,24 +105,16 @@ impl Server {
                 self.state.place(place(&endpoints));
                 reply(Ok(()))
             }
-            NpcRequest::Status => reply(Ok(self.status())),
+            NpcRequest::Status => reply(Ok(status(self.health.unready(), self.backend.get()))),
             NpcRequest::Dump => reply(Ok(self.wanted.text(&self.backend.get()))),
             NpcRequest::Query(query) => reply(self.query(&query).await),
         }
     }
 
-    fn status(&self) -> NpcStatus {
-        let reasons = self.health.unready();
-        NpcStatus {
-            ready: reasons.is_empty(),
-            reasons,
-            backend: self.backend.get(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-        }
-    }
-
     async fn query(&self, query: &Query) -> Result<QueryReply, ErrorReply> {
-        let own = query::own_addresses();
+        let own = own_addresses()
+            .inspect_err(|error| tracing::debug!(%error, "cannot list the node's addresses"))
+            .unwrap_or_default();
         for _ in 0..COMPARISONS {
             let Some(compiled) = self.wanted.get() else {
                 let details = [self.state.missing(), self.state.troubles()].concat();

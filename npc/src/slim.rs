@@ -4,23 +4,22 @@
 //! The operator reads Pods in its own way: it needs no ports and annotations, and policy is none of
 //! its business.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::collections::BTreeMap;
 
 use k8s_openapi::{
-    api::networking::v1 as networking, apimachinery::pkg::apis::meta::v1::ObjectMeta,
+    api::{core::v1 as core, networking::v1 as networking},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
-use kube::{
-    Resource,
-    core::{ClusterResourceScope, NamespaceResourceScope},
-};
+use kube::Resource;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use weft_policy::{Labels, ObjectKey, SlimPod};
 
 /// A Pod: its resourceVersion and what policy needs of it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Resource)]
+#[resource(inherit = core::Pod)]
 pub(crate) struct Pod {
-    meta: ObjectMeta,
+    metadata: ObjectMeta,
     pub(crate) pruned: weft_policy::Pod,
 }
 
@@ -28,16 +27,17 @@ impl<'de> Deserialize<'de> for Pod {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let pod = SlimPod::deserialize(deserializer)?;
         Ok(Self {
-            meta: version(pod.resource_version()),
+            metadata: version(pod.resource_version()),
             pruned: pod.into(),
         })
     }
 }
 
 /// A Namespace: its name and labels, and what its annotations ask of npc.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Resource)]
+#[resource(inherit = core::Namespace)]
 pub(crate) struct Namespace {
-    meta: ObjectMeta,
+    metadata: ObjectMeta,
     pub(crate) name: String,
     pub(crate) labels: Labels,
     /// Connections that policies allow from and to its pods are to be logged
@@ -68,7 +68,7 @@ impl<'de> Deserialize<'de> for Namespace {
         let Slim { metadata } = Slim::deserialize(deserializer)?;
         let asked = metadata.annotations.and_then(|all| all.log_allowed);
         Ok(Self {
-            meta: version(metadata.resource_version.as_deref()),
+            metadata: version(metadata.resource_version.as_deref()),
             logs_allowed: asked.as_deref() == Some("true"),
             name: metadata.name,
             labels: metadata.labels.into_iter().flatten().collect(),
@@ -78,9 +78,10 @@ impl<'de> Deserialize<'de> for Namespace {
 
 /// A NetworkPolicy; also one that does not have the shape that this version of the API gives it.
 /// If that were an error, the list with it could not be read, and no other policy of it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Resource)]
+#[resource(inherit = networking::NetworkPolicy)]
 pub(crate) struct NetworkPolicy {
-    meta: ObjectMeta,
+    metadata: ObjectMeta,
     pub(crate) key: ObjectKey,
     pub(crate) uid: String,
     pub(crate) policy: Result<Box<networking::NetworkPolicy>, String>,
@@ -92,13 +93,13 @@ impl<'de> Deserialize<'de> for NetworkPolicy {
         let field = |name: &str| object["metadata"][name].as_str().unwrap_or_default();
         let key = ObjectKey::new(field("namespace"), field("name"));
         let uid = field("uid").to_owned();
-        let meta = version(object["metadata"]["resourceVersion"].as_str());
-        if let Some(metadata) = object["metadata"].as_object_mut() {
-            metadata.retain(|name, _| name == "namespace" || name == "name");
+        let metadata = version(object["metadata"]["resourceVersion"].as_str());
+        if let Some(fields) = object["metadata"].as_object_mut() {
+            fields.retain(|name, _| name == "namespace" || name == "name");
         }
         let policy = serde_json::from_value(object).map_err(|error| error.to_string());
         Ok(Self {
-            meta,
+            metadata,
             key,
             uid,
             policy: policy.map(Box::new),
@@ -112,47 +113,6 @@ fn version(resource_version: Option<&str>) -> ObjectMeta {
         ..ObjectMeta::default()
     }
 }
-
-macro_rules! resource {
-    ($type:ident, $scope:ident, $group:literal, $plural:literal) => {
-        impl Resource for $type {
-            type DynamicType = ();
-            type Scope = $scope;
-
-            fn kind((): &()) -> Cow<'_, str> {
-                stringify!($type).into()
-            }
-
-            fn group((): &()) -> Cow<'_, str> {
-                $group.into()
-            }
-
-            fn version((): &()) -> Cow<'_, str> {
-                "v1".into()
-            }
-
-            fn plural((): &()) -> Cow<'_, str> {
-                $plural.into()
-            }
-
-            fn meta(&self) -> &ObjectMeta {
-                &self.meta
-            }
-
-            fn meta_mut(&mut self) -> &mut ObjectMeta {
-                &mut self.meta
-            }
-        }
-    };
-}
-resource!(Pod, NamespaceResourceScope, "", "pods");
-resource!(Namespace, ClusterResourceScope, "", "namespaces");
-resource!(
-    NetworkPolicy,
-    NamespaceResourceScope,
-    "networking.k8s.io",
-    "networkpolicies"
-);
 
 #[cfg(test)]
 mod tests {
@@ -186,7 +146,7 @@ mod tests {
             "status": {"phase": "Failed", "podIP": "10.32.0.5", "qosClass": "Burstable",
                 "podIPs": [{"ip": "10.32.0.5"}, {"ip": "fd00::5"}]}});
         let slim: Pod = from_value(whole.clone()).expect("a pod");
-        let pod: k8s_openapi::api::core::v1::Pod = from_value(whole).expect("a pod");
+        let pod: core::Pod = from_value(whole).expect("a pod");
         assert_eq!(slim.pruned, weft_policy::Pod::prune(&pod));
         assert_eq!(slim.meta().resource_version.as_deref(), Some("7"));
         let ports = slim

@@ -71,8 +71,8 @@ struct Inner {
     /// Why a list is late, as seen last.
     trouble: BTreeMap<List, String>,
     endpoints: BTreeSet<EndpointId>,
-    /// Endpoints that went while the router was being asked.
-    gone: BTreeSet<EndpointId>,
+    /// Endpoints that came or went since the router was asked.
+    newer: BTreeSet<EndpointId>,
     version: u64,
     since: Option<Instant>,
     urgent: bool,
@@ -99,7 +99,7 @@ impl State {
                 missing: List::ALL.into(),
                 trouble: BTreeMap::new(),
                 endpoints: BTreeSet::new(),
-                gone: BTreeSet::new(),
+                newer: BTreeSet::new(),
                 version: 0,
                 since: None,
                 urgent: false,
@@ -191,7 +191,7 @@ impl State {
     pub(crate) fn attach(&self, id: EndpointId, endpoint: Endpoint) {
         let mut inner = self.lock();
         inner.endpoints.insert(id.clone());
-        inner.gone.remove(&id);
+        inner.newer.insert(id.clone());
         inner.urgent = true;
         if inner.index.apply_endpoint(id, endpoint) {
             self.bump(&mut inner);
@@ -202,7 +202,7 @@ impl State {
     pub(crate) fn detach(&self, id: &EndpointId) {
         let mut inner = self.lock();
         inner.endpoints.remove(id);
-        inner.gone.insert(id.clone());
+        inner.newer.insert(id.clone());
         if inner.index.delete_endpoint(id) {
             self.bump(&mut inner);
         }
@@ -220,7 +220,7 @@ impl State {
     /// The router is about to be asked: what comes or goes from now on is newer than its answer.
     pub(crate) fn asking(&self) -> BTreeSet<EndpointId> {
         let mut inner = self.lock();
-        inner.gone.clear();
+        inner.newer.clear();
         inner.endpoints.clone()
     }
 
@@ -236,13 +236,13 @@ impl State {
         inner.place = place;
         let ids: BTreeSet<EndpointId> = listed.iter().map(|(id, _)| id.clone()).collect();
         for (id, endpoint) in listed {
-            if !inner.endpoints.contains(&id) && !inner.gone.contains(&id) {
+            if !inner.endpoints.contains(&id) && !inner.newer.contains(&id) {
                 inner.endpoints.insert(id.clone());
                 changed |= inner.index.apply_endpoint(id, endpoint);
             }
         }
         for id in before.difference(&ids) {
-            if inner.endpoints.remove(id) {
+            if !inner.newer.contains(id) && inner.endpoints.remove(id) {
                 changed |= inner.index.delete_endpoint(id);
             }
         }
@@ -329,4 +329,4 @@ impl State {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

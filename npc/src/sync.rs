@@ -3,13 +3,14 @@
 //! somebody else may have changed it ([`crate::drift`]).
 
 use std::{
+    future::pending,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use tokio::{
-    sync::{mpsc, oneshot},
-    time::sleep,
+    sync::{mpsc, oneshot, watch},
+    time::sleep_until,
 };
 use tokio_util::sync::CancellationToken;
 use weft_netfilter::{
@@ -124,64 +125,76 @@ pub(crate) struct Sync<B> {
     pub(crate) early: Early,
 }
 
+/// What the loop does next.
+enum Next {
+    /// Nobody changes anything any more.
+    Stop,
+    /// Apply the state.
+    Sync,
+    Wake(Wake),
+    Answer(Question),
+}
+
+/// For what the loop waits.
+struct Waiting {
+    changed: watch::Receiver<u64>,
+    pace: Pace,
+    /// Until when changes are collected; `None`: there are none.
+    sync_at: Option<Instant>,
+    /// When what failed is tried again; `None`: it did not.
+    retry_at: Option<Instant>,
+}
+
+impl Waiting {
+    fn new(state: &State) -> Self {
+        let mut changed = state.watch_changed();
+        // Also what changed before we began to watch.
+        changed.mark_changed();
+        Self {
+            changed,
+            pace: Pace::default(),
+            sync_at: None,
+            retry_at: None,
+        }
+    }
+}
+
 impl<B: Changing> Sync<B> {
     /// Runs until `token` is cancelled. The rules stay.
     pub(crate) async fn run(mut self, token: CancellationToken) {
         let heartbeat = self.health.heartbeat("sync", STUCK);
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
         let state = Arc::clone(&self.state);
-        let mut changed = state.watch_changed();
-        // Also what changed before we began to watch.
-        changed.mark_changed();
-        let mut retry: Option<Duration> = None;
-        let mut pace = Pace::default();
+        let mut waiting = Waiting::new(&state);
         loop {
             heartbeat.beat();
-            let mut look = false;
-            tokio::select! {
+            let next = tokio::select! {
                 () = token.cancelled() => return,
-                result = changed.changed(), if retry.is_none() => {
-                    if result.is_err() {
-                        return;
-                    }
-                    // What comes together is done together.
-                    if !state.urgent() {
-                        tokio::select! {
-                            () = sleep(DEBOUNCE.max(pace.wait(Instant::now()))) => {}
-                            () = urgent(&state) => {}
-                        }
-                    }
-                    changed.borrow_and_update();
+                next = self.next(&mut waiting) => next,
+            };
+            let look = match next {
+                Next::Stop => return,
+                Next::Sync => false,
+                Next::Wake(Wake::Look) => true,
+                Next::Wake(Wake::Probe) => {
+                    self.probe().await;
+                    continue;
                 }
-                () = sleep(retry.unwrap_or_default()), if retry.is_some() => {}
-                Some(((packet, passes), answer)) = self.questions.recv() => {
-                    // Nobody asks before there is something to compare with.
-                    if let Some(wanted) = self.wanted.get() {
-                        let ruleset = &wanted.ruleset;
-                        let traced = self.backend.trace(ruleset, &packet, &passes).await;
-                        // Whoever asked may have gone.
-                        let _ = answer.send(traced.map(|traced| (wanted, traced)));
+                Next::Wake(Wake::Guard) => {
+                    if let Some(repair) = self.lookout.guard().await {
+                        self.repaired(&repair);
+                        // What came while nothing was judged is judged now.
+                        if let Some(wanted) = self.wanted.get() {
+                            self.flows.in_force(&wanted);
+                        }
                     }
                     continue;
                 }
-                wake = self.lookout.wait(), if retry.is_none() => match wake {
-                    Wake::Look => look = true,
-                    Wake::Probe => {
-                        self.probe().await;
-                        continue;
-                    }
-                    Wake::Guard => {
-                        if let Some(repair) = self.lookout.guard().await {
-                            self.repaired(&repair);
-                            // What came while nothing was judged is judged now.
-                            if let Some(wanted) = self.wanted.get() {
-                                self.flows.in_force(&wanted);
-                            }
-                        }
-                        continue;
-                    }
-                },
-            }
+                Next::Answer(question) => {
+                    self.answer(question).await;
+                    continue;
+                }
+            };
             let missing = state.missing();
             if missing.is_empty() {
                 self.health.ready("lists");
@@ -196,22 +209,57 @@ impl<B: Changing> Sync<B> {
             } else {
                 self.sync().await
             };
-            pace.spent(Instant::now(), started.elapsed());
-            retry = match result {
+            waiting.pace.spent(Instant::now(), started.elapsed());
+            match result {
                 Ok(()) => {
                     backoff.reset();
                     if missing.is_empty() {
                         self.health.ready("rules");
                     }
-                    None
                 }
                 Err(error) => {
                     self.metrics.failed(error.class());
                     tracing::error!(%error, "cannot bring the rules into the kernel; trying again");
                     self.health.not_ready("rules", error.to_string());
-                    Some(backoff.next(random()))
+                    waiting.retry_at = Some(Instant::now() + backoff.next(random()));
                 }
-            };
+            }
+        }
+    }
+
+    /// Waits until there is something to do. While changes are collected, or a retry is due later,
+    /// whatever else is due is not late.
+    async fn next(&mut self, waiting: &mut Waiting) -> Next {
+        loop {
+            let at = waiting.retry_at.or(waiting.sync_at);
+            let failed = waiting.retry_at.is_some();
+            tokio::select! {
+                result = waiting.changed.changed(), if at.is_none() => {
+                    if result.is_err() {
+                        return Next::Stop;
+                    }
+                    let now = Instant::now();
+                    waiting.sync_at = Some(now + DEBOUNCE.max(waiting.pace.wait(now)));
+                }
+                () = due(&self.state, at, failed) => {
+                    // What came together is done together.
+                    waiting.changed.borrow_and_update();
+                    (waiting.sync_at, waiting.retry_at) = (None, None);
+                    return Next::Sync;
+                }
+                Some(question) = self.questions.recv() => return Next::Answer(question),
+                wake = self.lookout.wait(), if !failed => return Next::Wake(wake),
+            }
+        }
+    }
+
+    async fn answer(&mut self, ((packet, passes), answer): Question) {
+        // Nobody asks before there is something to compare with.
+        if let Some(wanted) = self.wanted.get() {
+            let ruleset = &wanted.ruleset;
+            let traced = self.backend.trace(ruleset, &packet, &passes).await;
+            // Whoever asked may have gone.
+            let _ = answer.send(traced.map(|traced| (wanted, traced)));
         }
     }
 
@@ -352,6 +400,17 @@ impl<B: Changing> Sync<B> {
             News::Old => tracing::debug!("repaired again with\n{plan}"),
         }
         self.metrics.fight(self.lookout.is_fight());
+    }
+}
+
+/// Waits until `at`, never without it; changes are not collected any longer when CNI waits for one.
+async fn due(state: &State, at: Option<Instant>, failed: bool) {
+    let Some(at) = at else {
+        return pending().await;
+    };
+    tokio::select! {
+        () = sleep_until(at.into()) => {}
+        () = urgent(state), if !failed => {}
     }
 }
 

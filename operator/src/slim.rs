@@ -2,17 +2,18 @@
 //! answer is read and never becomes an object: a page of 500 whole Pods costs 75 MB, which the
 //! allocator keeps.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use kube::{
-    Resource,
-    core::{ClusterResourceScope, NamespaceResourceScope},
+use k8s_openapi::{
+    api::core::v1 as core,
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
 };
+use kube::Resource;
 use serde::{Deserialize, Deserializer};
 
 /// A Pod.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, Resource)]
+#[resource(inherit = core::Pod)]
 #[serde(default)]
 pub(crate) struct Pod {
     #[serde(deserialize_with = "metadata")]
@@ -43,7 +44,8 @@ pub(crate) struct PodIp {
 }
 
 /// A Node.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, Resource)]
+#[resource(inherit = core::Node)]
 #[serde(default)]
 pub(crate) struct Node {
     #[serde(deserialize_with = "metadata")]
@@ -104,41 +106,6 @@ fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D:
         ..ObjectMeta::default()
     })
 }
-
-macro_rules! core_v1 {
-    ($type:ident, $scope:ident, $plural:literal) => {
-        impl Resource for $type {
-            type DynamicType = ();
-            type Scope = $scope;
-
-            fn kind((): &()) -> Cow<'_, str> {
-                stringify!($type).into()
-            }
-
-            fn group((): &()) -> Cow<'_, str> {
-                "".into()
-            }
-
-            fn version((): &()) -> Cow<'_, str> {
-                "v1".into()
-            }
-
-            fn plural((): &()) -> Cow<'_, str> {
-                $plural.into()
-            }
-
-            fn meta(&self) -> &ObjectMeta {
-                &self.metadata
-            }
-
-            fn meta_mut(&mut self) -> &mut ObjectMeta {
-                &mut self.metadata
-            }
-        }
-    };
-}
-core_v1!(Pod, NamespaceResourceScope, "pods");
-core_v1!(Node, ClusterResourceScope, "nodes");
 
 #[cfg(test)]
 mod tests {

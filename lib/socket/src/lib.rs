@@ -7,8 +7,8 @@
 //! [`decode`] and [`encode`].
 //!
 //! ```text
-//! weft-cni --Add, Enforce, Del, Check, Gc, Status--> router --Pod, PodGone, Status--> npc
-//!                                                    router <------- Endpoints ------- npc
+//! weft-cni --Add, Enforce, Del, Check, Gc, Status--> router --Pod, PodGone, Blocks, Status--> npc
+//!                                                    router <----------- Endpoints ----------- npc
 //! ```
 
 mod client;

@@ -18,7 +18,7 @@ const LINES: u32 = 50;
 /// Source, destination, and whose policies decided.
 pub(super) type Pair = (IpAddr, IpAddr, Direction);
 
-/// Decides which denials get a line. Time is an argument; memory is bounded.
+/// Decides which packets get a line. Time is an argument; memory is bounded.
 #[derive(Debug, Default)]
 pub(super) struct Limiter {
     pairs: BTreeMap<Pair, Told>,

@@ -1,43 +1,52 @@
-use std::{collections::BTreeSet, net::IpAddr};
+use std::net::IpAddr;
 
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use weft_netfilter::Ruleset;
-use weft_policy::{Endpoint, EndpointId, Index};
+use weft_policy::Index;
 use weft_policy_compile::NodeView;
-use weft_testkit::builders::{make_namespace, make_network_policy, make_pod};
+use weft_testkit::builders::{NetworkPolicyBuilder, make_namespace, make_network_policy, make_pod};
 
 use super::*;
+use crate::state::tests::attached;
 
 fn address(text: &str) -> IpAddr {
     text.parse().expect("address")
 }
 
-/// Pods `x/web` (10.32.0.2, isolated for ingress by `x/deny` and `x/odd`) and `x/free`
-/// (10.32.0.3) of a node with the block 10.32.0.0/26; `x/late` (10.32.0.4) has no Pod yet.
-fn compiled(odd: bool) -> Compiled {
+/// Of namespace `x`, for the pod `web`.
+fn for_web(name: &str) -> NetworkPolicyBuilder {
+    make_network_policy("x", name).selects(&[("app", "web")])
+}
+
+/// Allows nothing in.
+fn deny() -> NetworkPolicy {
+    for_web("deny").build()
+}
+
+/// Its ports are not understood.
+fn odd() -> NetworkPolicy {
+    let mut policy = for_web("odd").build();
+    let ports = serde_json::json!([{"ports": [{"port": 80, "endPort": 70}]}]);
+    let spec = policy.spec.as_mut().expect("spec");
+    spec.ingress = serde_json::from_value(ports).expect("rules");
+    policy
+}
+
+/// These policies, and pods `x/web` (10.32.0.2) and `x/free` (10.32.0.3) of a node with the block
+/// 10.32.0.0/26; `x/late` (10.32.0.4) has no Pod yet.
+fn compiled(policies: &[NetworkPolicy]) -> Compiled {
     let mut index = Index::new("n1");
     index.apply_namespace(&make_namespace("x", &[]));
-    let web = [("app", "web")];
-    let deny = make_network_policy("x", "deny").selects(&web).build();
-    index.apply_network_policy(&deny);
-    if odd {
-        let mut policy = make_network_policy("x", "odd").selects(&web).build();
-        let ports = serde_json::json!([{"ports": [{"port": 80, "endPort": 70}]}]);
-        let spec = policy.spec.as_mut().expect("spec");
-        spec.ingress = serde_json::from_value(ports).expect("rules");
-        index.apply_network_policy(&policy);
+    for policy in policies {
+        index.apply_network_policy(policy);
     }
     for (name, last) in [("web", 2), ("free", 3), ("late", 4)] {
         if name != "late" {
             let pod = make_pod("x", name).label("app", name).uid(name).node("n1");
             index.apply_pod(&pod.build());
         }
-        let endpoint = Endpoint {
-            pod: ObjectKey::new("x", name),
-            uid: name.into(),
-            addresses: BTreeSet::from([address(&format!("10.32.0.{last}"))]),
-            host_ifname: format!("vethwepl{name}"),
-        };
-        index.apply_endpoint(EndpointId::new(name, "eth0"), endpoint);
+        let (id, endpoint) = attached(&format!("x/{name}"), &[&format!("10.32.0.{last}")]);
+        index.apply_endpoint(id, endpoint);
     }
     Compiled {
         model: index.model(),
@@ -81,7 +90,7 @@ fn denial(
 
 #[test]
 fn a_denial_names_the_policies_and_why_nothing_allowed_it() {
-    let compiled = compiled(false);
+    let compiled = compiled(&[deny()]);
     let why = |prefix, packet: Packet| explain(&compiled, prefix, &packet);
     assert_eq!(
         why("weft-deny-ingress", tcp("10.32.1.9", "10.32.0.2")),
@@ -108,7 +117,7 @@ fn a_denial_names_the_policies_and_why_nothing_allowed_it() {
 #[test]
 fn a_policy_that_is_not_understood_is_named() {
     let found = explain(
-        &compiled(true),
+        &compiled(&[deny(), odd()]),
         "weft-deny-ingress",
         &tcp("10.32.1.9", "10.32.0.2"),
     );
@@ -128,7 +137,7 @@ fn a_policy_that_is_not_understood_is_named() {
 
 #[test]
 fn a_closed_address_is_told_with_the_end_that_is_closed() {
-    let compiled = compiled(false);
+    let compiled = compiled(&[deny()]);
     let why =
         |source, destination| explain(&compiled, "weft-deny-closed", &tcp(source, destination));
     assert_eq!(
@@ -169,7 +178,7 @@ fn a_copy_of_a_frame_is_judged_by_its_receiver() {
         (index == 7).then(|| "vethweplweb".to_owned())
     });
     assert_eq!(
-        explain(&compiled(false), &logged.prefix, &packet),
+        explain(&compiled(&[deny()]), &logged.prefix, &packet),
         Some(denial(
             Direction::Ingress,
             Some("x"),
@@ -181,31 +190,8 @@ fn a_copy_of_a_frame_is_judged_by_its_receiver() {
 
 #[test]
 fn what_allowed_a_connection_is_told() {
-    let mut index = Index::new("n1");
-    index.apply_namespace(&make_namespace("x", &[]));
-    let policy = make_network_policy("x", "open")
-        .selects(&[("app", "web")])
-        .ingress(vec![], vec![])
-        .build();
-    index.apply_network_policy(&policy);
-    index.apply_pod(
-        &make_pod("x", "web")
-            .label("app", "web")
-            .uid("web")
-            .node("n1")
-            .build(),
-    );
-    let endpoint = Endpoint {
-        pod: ObjectKey::new("x", "web"),
-        uid: "web".into(),
-        addresses: BTreeSet::from([address("10.32.0.2")]),
-        host_ifname: "vethweplweb".to_owned(),
-    };
-    index.apply_endpoint(EndpointId::new("web", "eth0"), endpoint);
-    let compiled = Compiled {
-        model: index.model(),
-        ..compiled(false)
-    };
+    let open = for_web("open").ingress(vec![], vec![]).build();
+    let compiled = compiled(&[open]);
     let (to, from) = (tcp("10.32.1.9", "10.32.0.2"), tcp("10.32.0.2", "10.32.1.9"));
     assert_eq!(
         why_allowed(&compiled, Direction::Ingress, &to),
@@ -226,7 +212,7 @@ fn what_allowed_a_connection_is_told() {
         assert_eq!(explain(&compiled, prefix, packet), None);
     }
     // The rules have changed since it was copied.
-    let closed = super::tests::compiled(false);
+    let closed = super::tests::compiled(&[deny()]);
     assert_eq!(
         why_allowed(&closed, Direction::Ingress, &to),
         (None, "allowed by rules that have changed since".to_owned())
@@ -251,7 +237,7 @@ fn logged(hook: Hook, source: &str, destination: &str, ports: (u16, u16)) -> Log
 
 #[test]
 fn a_packet_of_a_flow_that_was_cut_is_explained_in_both_directions() {
-    let compiled = compiled(false);
+    let compiled = compiled(&[deny()]);
     let why = |logged: &Logged| cut::explain(&compiled, logged, &packet(logged, |_| None));
     let cause = "its flow was allowed before and is cut: no rule matched";
     let expected = denial(Direction::Ingress, Some("x"), &["deny"], cause);

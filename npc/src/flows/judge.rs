@@ -44,8 +44,11 @@ pub(super) fn has_closed(model: &PolicyModel) -> bool {
         .any(|subject| Closed::of(subject).is_some())
 }
 
-/// Addresses of the node, of all its devices.
-pub(super) fn own_addresses() -> std::io::Result<BTreeSet<IpAddr>> {
+/// Addresses of the node, of all its devices: npc is on the network of its node.
+///
+/// # Errors
+/// The kernel does not list them.
+pub(crate) fn own_addresses() -> std::io::Result<BTreeSet<IpAddr>> {
     let addresses = getifaddrs()?.filter_map(|device| {
         let address = device.address?;
         let v4 = address.as_sockaddr_in().map(|a| IpAddr::from(a.ip()));

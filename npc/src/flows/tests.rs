@@ -2,22 +2,18 @@ use std::sync::Mutex;
 
 use tokio::time::sleep;
 use weft_netfilter::{Ruleset, nfnetlink::Answer};
-use weft_policy::{Endpoint, EndpointId, Index, ObjectKey};
+use weft_policy::Index;
 use weft_policy_compile::NodeView;
 
 use super::*;
+use crate::state::tests::attached;
 
 /// A node with a pod; `closed`: one that nobody may speak with.
 fn rules(closed: bool) -> Arc<Compiled> {
     let mut index = Index::new("n1");
     if closed {
-        let endpoint = Endpoint {
-            pod: ObjectKey::new("x", "late"),
-            uid: "u1".into(),
-            addresses: ["10.32.0.2".parse().expect("address")].into(),
-            host_ifname: "vethwepl1".to_owned(),
-        };
-        index.apply_endpoint(EndpointId::new("c1", "eth0"), endpoint);
+        let (id, endpoint) = attached("x/late", &["10.32.0.2"]);
+        index.apply_endpoint(id, endpoint);
     }
     Arc::new(Compiled {
         model: index.model(),

@@ -4,16 +4,15 @@ use std::collections::BTreeMap;
 
 use super::*;
 
-/// The text that is served, with every label used once.
-fn text(fill: impl FnOnce(&Metrics)) -> String {
+/// The text that is served, every label used once before `fill`.
+pub(super) fn text(fill: impl FnOnce(&Metrics)) -> String {
     let mut registry = Registry::default();
     let metrics = Metrics::new(&mut registry);
     metrics.synced(Duration::from_millis(3), Some(Duration::from_millis(4)));
     metrics.failed("lock");
     metrics.drifted();
     metrics.denied("default", "ingress");
-    metrics.blocked("tcp", 80);
-    metrics.size(&PolicyModel::default(), &Ruleset::default());
+    metrics.blocked("tcp", 1);
     fill(&metrics);
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &registry).expect("encoded");

@@ -11,18 +11,6 @@ use crate::{state::State, sync::Compiled};
 /// How the node itself is called.
 const NODE: &str = "node";
 
-/// Addresses of this node's devices: npc is on the network of its node.
-pub(crate) fn own_addresses() -> BTreeSet<IpAddr> {
-    let devices = nix::ifaddrs::getifaddrs()
-        .inspect_err(|error| tracing::debug!(%error, "cannot list the node's addresses"));
-    let addresses = devices.into_iter().flatten().filter_map(|device| {
-        let address = device.address?;
-        let v4 = address.as_sockaddr_in().map(|a| IpAddr::from(a.ip()));
-        v4.or_else(|| address.as_sockaddr_in6().map(|a| IpAddr::from(a.ip())))
-    });
-    addresses.collect()
-}
-
 /// An end as it may be meant: a pod or a name has an address per family.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct End {

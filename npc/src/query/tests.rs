@@ -2,7 +2,6 @@ use k8s_openapi::{
     api::networking::v1::NetworkPolicyPort, apimachinery::pkg::util::intstr::IntOrString,
 };
 use weft_netfilter::{Family, Ruleset};
-use weft_policy::{Endpoint, EndpointId, ObjectKey};
 use weft_policy_compile::{NodeView, compile};
 use weft_testkit::builders::{make_namespace, make_network_policy, make_pod, pods};
 
@@ -10,7 +9,7 @@ use super::{
     ask::{json, text, words},
     *,
 };
-use crate::state::List;
+use crate::state::{List, tests::attached};
 
 /// `x/web` (10.32.0.2) is of this node and admits `x/client` (10.32.0.3, of this node) on TCP 80 by
 /// rule 1 of `x/web`; `x/far` (10.32.1.2) is of node n2. `x/agent` and `x/stranger` are on the
@@ -45,13 +44,8 @@ fn stage() -> (State, Compiled) {
                 pod = pod.port("http", "TCP", 80);
             }
             index.apply_pod(&pod.build());
-            let endpoint = Endpoint {
-                pod: ObjectKey::new("x", name),
-                uid: name.into(),
-                addresses: [IpAddr::from([10, 32, 0, last])].into(),
-                host_ifname: format!("vethwepl{name}"),
-            };
-            index.apply_endpoint(EndpointId::new(name, "eth0"), endpoint);
+            let (id, endpoint) = attached(&format!("x/{name}"), &[&format!("10.32.0.{last}")]);
+            index.apply_endpoint(id, endpoint);
         }
         true
     });

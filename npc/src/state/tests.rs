@@ -5,12 +5,20 @@ fn id(n: u8) -> EndpointId {
 }
 
 fn endpoint(n: u8) -> Endpoint {
-    Endpoint {
-        pod: ObjectKey::new("default", &format!("pod{n}")),
-        uid: format!("uid{n}").as_str().into(),
-        addresses: [format!("10.32.0.{n}").parse().expect("address")].into(),
-        host_ifname: format!("vethwepl{n}"),
-    }
+    attached(&format!("default/pod{n}"), &[&format!("10.32.0.{n}")]).1
+}
+
+/// The pod `NAMESPACE/NAME` as the router lists it: its container and its UID are called as it is.
+pub(crate) fn attached(pod: &str, addresses: &[&str]) -> (EndpointId, Endpoint) {
+    let (namespace, name) = pod.split_once('/').expect("NAMESPACE/NAME");
+    let addresses = addresses.iter().map(|a| a.parse().expect("address"));
+    let endpoint = Endpoint {
+        pod: ObjectKey::new(namespace, name),
+        uid: name.into(),
+        addresses: addresses.collect(),
+        host_ifname: format!("vethwepl{name}"),
+    };
+    (EndpointId::new(name, "eth0"), endpoint)
 }
 
 fn ready() -> State {
@@ -55,6 +63,22 @@ fn what_comes_or_goes_while_the_router_is_asked_is_newer_than_its_answer() {
     let listed = [2, 4].map(|n| (id(n), endpoint(n))).into();
     state.answered(&before, listed, Place::default());
     assert_eq!(subjects(&state), ["pod3", "pod4"]);
+}
+
+#[test]
+fn what_goes_and_comes_again_while_the_router_is_asked_stays() {
+    let state = ready();
+    state.attach(id(1), endpoint(1));
+    let before = state.asking();
+    state.detach(&id(1));
+    // The router answers between the two.
+    state.attach(id(1), endpoint(1));
+    state.answered(&before, Vec::new(), Place::default());
+    assert_eq!(subjects(&state), ["pod1"]);
+    // It is asked again.
+    let before = state.asking();
+    state.answered(&before, Vec::new(), Place::default());
+    assert_eq!(subjects(&state), [""; 0]);
 }
 
 #[test]

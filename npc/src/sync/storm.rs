@@ -1,17 +1,16 @@
 //! A pod that is relabelled without end, and pods that come meanwhile.
 
-use std::{collections::BTreeSet, net::IpAddr};
-
 use tokio::{
     sync::watch,
     time::{interval, timeout},
 };
 use weft_netfilter::{backend::Iptables, fake::FakeKernel};
-use weft_policy::{Endpoint, EndpointId, ObjectKey, PolicyModel};
+use weft_policy::{EndpointId, PolicyModel};
 use weft_testkit::builders::{make_namespace, make_network_policy, make_pod};
 
 use super::tests::{ready, sync};
 use super::*;
+use crate::state::tests::attached;
 
 /// Longer than a loaded machine needs.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -21,13 +20,8 @@ fn attach(state: &State, name: &str, last: u8) {
         let pod = make_pod("x", name).uid(name).node("n1").label("app", name);
         index.apply_pod(&pod.build())
     });
-    let endpoint = Endpoint {
-        pod: ObjectKey::new("x", name),
-        uid: name.into(),
-        addresses: BTreeSet::from([IpAddr::from([10, 32, 0, last])]),
-        host_ifname: format!("vethwepl{last}"),
-    };
-    state.attach(EndpointId::new(name, "eth0"), endpoint);
+    let (id, endpoint) = attached(&format!("x/{name}"), &[&format!("10.32.0.{last}")]);
+    state.attach(id, endpoint);
 }
 
 fn relabel(state: &State, turn: u32) {

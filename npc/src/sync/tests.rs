@@ -1,8 +1,10 @@
-use weft_netfilter::{Family, TableName, backend::Iptables, fake::FakeKernel};
-use weft_policy::{Endpoint, EndpointId, ObjectKey};
+use weft_netfilter::{Family, Protocol, TableName, backend::Iptables, fake::FakeKernel};
 
 use super::*;
-use crate::{config, state::List};
+use crate::{
+    config,
+    state::{List, tests::attached},
+};
 
 pub(crate) fn sync(state: &Arc<State>) -> Sync<Iptables<FakeKernel>> {
     let (announcer, _) = Announcer::new("n1", Arc::clone(state));
@@ -78,16 +80,8 @@ async fn drift_is_repaired_by_the_rules_of_the_last_sync() {
         .chain_mut(Family::V4, TableName::Filter, "FORWARD")
         .clear();
     // A change that has not been applied is not mistaken for drift.
-    let id = EndpointId::new("c1", "eth0");
-    state.attach(
-        id,
-        Endpoint {
-            pod: ObjectKey::new("default", "web-0"),
-            uid: "u1".into(),
-            addresses: ["10.32.0.2".parse().expect("address")].into(),
-            host_ifname: "vethweplc1".to_owned(),
-        },
-    );
+    let (id, endpoint) = attached("default/web-0", &["10.32.0.2"]);
+    state.attach(id, endpoint);
     let applied = *state.watch_applied().borrow();
     sync.verify().await.expect("verified");
     assert_eq!(forward(&mut sync), ["-j WEFT-NPC"]);
@@ -97,6 +91,44 @@ async fn drift_is_repaired_by_the_rules_of_the_last_sync() {
             .text("iptables-nft")
             .contains(":WEFT-NPC - [0:0]")
     );
+}
+
+/// Somebody asks the loop.
+fn ask(sync: &mut Sync<Iptables<FakeKernel>>) {
+    let (tracer, questions) = Tracer::new();
+    let (source, destination) = ([10, 32, 0, 2].into(), [10, 32, 0, 3].into());
+    let packet = Packet::new(source, destination, Protocol::TCP);
+    let question = ((packet, Vec::new()), oneshot::channel().0);
+    tracer.0.try_send(question).expect("room");
+    sync.questions = questions;
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_changes_are_collected_questions_are_answered_and_drift_is_looked_for() {
+    let state = ready();
+    let mut sync = sync(&state);
+    let mut waiting = Waiting::new(&state);
+    waiting.sync_at = Some(Instant::now() + Duration::from_secs(3600));
+    ask(&mut sync);
+    let next = sync.next(&mut waiting).await;
+    assert!(matches!(next, Next::Answer(_)));
+    let next = sync.next(&mut waiting).await;
+    assert!(matches!(next, Next::Wake(Wake::Look)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_question_does_not_put_off_another_try() {
+    let state = ready();
+    let mut sync = sync(&state);
+    let mut waiting = Waiting::new(&state);
+    let begin = tokio::time::Instant::now();
+    waiting.retry_at = Some((begin + Duration::from_secs(60)).into_std());
+    tokio::time::advance(Duration::from_secs(50)).await;
+    ask(&mut sync);
+    let next = sync.next(&mut waiting).await;
+    assert!(matches!(next, Next::Answer(_)));
+    assert!(matches!(sync.next(&mut waiting).await, Next::Sync));
+    assert_eq!(begin.elapsed().as_secs(), 60);
 }
 
 #[tokio::test]

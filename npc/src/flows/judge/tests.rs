@@ -1,11 +1,12 @@
 use std::net::IpAddr;
 
-use weft_policy::{Endpoint, EndpointId, Index, ObjectKey};
+use weft_policy::Index;
 use weft_testkit::builders::{
     ip_block, make_namespace, make_network_policy, make_pod, pods, selector,
 };
 
 use super::*;
+use crate::state::tests::attached;
 
 fn address(text: &str) -> IpAddr {
     text.parse().expect("address")
@@ -31,13 +32,8 @@ fn model() -> PolicyModel {
             index.apply_pod(&pod.build());
         }
         let addresses = [format!("10.32.0.{last}"), format!("fd10:32::{last}")];
-        let endpoint = Endpoint {
-            pod: ObjectKey::new("x", name),
-            uid: name.into(),
-            addresses: addresses.iter().map(|text| address(text)).collect(),
-            host_ifname: format!("vethwepl{name}"),
-        };
-        index.apply_endpoint(EndpointId::new(name, "eth0"), endpoint);
+        let (id, endpoint) = attached(&format!("x/{name}"), &addresses.each_ref().map(|a| &**a));
+        index.apply_endpoint(id, endpoint);
     }
     let far = make_pod("x", "far").label("app", "friend").node("n2");
     index.apply_pod(&far.address("10.32.1.9").build());
