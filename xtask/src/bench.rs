@@ -13,12 +13,9 @@ use crate::{
 /// Measures on the lab with weft installed.
 ///
 /// # Errors
-/// No lab, weft is not installed, or a measurement failed.
+/// No lab, weft is not installed, a node does not become Ready, or a measurement failed.
 pub(crate) fn run_on_lab(arguments: &[String]) -> Result<()> {
-    ensure!(
-        cluster::is_up() && install::is_installed(),
-        "bench measures a running lab with weft: start one by `make demo`, or `make lab-up install`"
-    );
+    lab_is_ready()?;
     packages::install("bench", &["iperf3", "iproute2"])?;
     let plugins = lab::of_this_checkout()?.cni_plugins(Arch::host().name())?;
     let probe = at("target/x86_64-unknown-linux-gnu/release/weft-probe");
@@ -31,11 +28,23 @@ pub(crate) fn run_on_lab(arguments: &[String]) -> Result<()> {
     weft_bench(&["run", "--plugins", &plugins], arguments)
 }
 
+/// A lab with weft, and its nodes Ready: before that its pods are not there.
+fn lab_is_ready() -> Result<()> {
+    ensure!(
+        cluster::is_up() && install::is_installed(),
+        "bench measures a running lab with weft: start one by `make demo`, or `make lab-up install`"
+    );
+    install::wait_for_nodes()
+}
+
 /// Measures policies in namespaces of its own; with `--lab` also in the lab that is up.
 ///
 /// # Errors
-/// A build or a measurement failed.
+/// A build or a measurement failed; with `--lab` also as [`run_on_lab`].
 pub(crate) fn run_policy(arguments: &[String]) -> Result<()> {
+    if arguments.iter().any(|word| word == "--lab") {
+        lab_is_ready()?;
+    }
     packages::install(
         "bench-policy",
         &["iptables", "ipset", "nftables", "conntrack", "iproute2"],

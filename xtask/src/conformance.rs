@@ -18,8 +18,8 @@ use crate::{
     command::{at, command, stream},
     install, lab,
     test::{
-        junit,
         libtest::{Case, Outcome},
+        report::{self, Report},
     },
 };
 
@@ -63,13 +63,9 @@ pub(crate) fn run(settings: &[Setting], arguments: &[String]) -> Result<()> {
 
 fn suite(program: &Path, name: &str, setting: Setting, arguments: &[String]) -> Result<()> {
     let reports = at("target/reports/conformance");
-    fs::create_dir_all(&reports)?;
-    let json = reports.join(format!("{name}.json"));
-    // The report of an earlier run must not be read when this one dies.
-    if json.exists() {
-        fs::remove_file(&json)?;
-    }
-    println!("conformance {name}");
+    let json = report::empty(&reports, name)?;
+    let title = format!("conformance {name}");
+    println!("{title}");
     let begun = Instant::now();
     let line = arguments_of_the_suite(&json, arguments);
     let success = stream(command(&program.to_string_lossy(), &line), |line| {
@@ -79,12 +75,13 @@ fn suite(program: &Path, name: &str, setting: Setting, arguments: &[String]) -> 
     let text = fs::read_to_string(&json)
         .with_context(|| format!("the suite wrote no report: {}", json.display()))?;
     let cases = cases(&text)?;
-    let totals = totals(&cases);
-    fs::write(
-        reports.join(format!("{name}.xml")),
-        junit::text(&format!("conformance {name}"), &cases, totals, seconds),
-    )
-    .context("write the JUnit report")?;
+    let report = Report {
+        title: &title,
+        totals: report::totals(&cases),
+        cases: &cases,
+        seconds,
+        words: ["specs", "the suite", "not run"],
+    };
     for case in cases.iter().filter(|case| case.outcome == Outcome::Ignored) {
         println!("not run: {}", case.name);
     }
@@ -93,26 +90,16 @@ fn suite(program: &Path, name: &str, setting: Setting, arguments: &[String]) -> 
             println!("failed: {}", case.name);
         }
     }
-    let (passed, failed, ignored) = totals;
-    let summary = format!(
-        "conformance {name}: {passed} passed, {failed} failed, {ignored} not run in {seconds:.0} s\n"
-    );
-    fs::write(reports.join(format!("{name}.summary")), &summary)?;
-    print!("{summary}");
+    report.write(&reports, name)?;
     if setting == Setting::Disabled {
+        let (_, failed, _) = report.totals;
         ensure!(
             failed > 0,
             "every spec passed though npc enforced nothing: the suite shows nothing here"
         );
         return Ok(());
     }
-    ensure!(failed == 0, "conformance {name}: {failed} specs failed");
-    ensure!(
-        success,
-        "conformance {name}: the suite failed though no spec did: see its output above"
-    );
-    ensure!(passed > 0, "conformance {name}: no spec ran");
-    Ok(())
+    report.verdict(success)
 }
 
 /// What a caller gives comes last; a focus of the caller replaces ours, because ginkgo runs what
@@ -202,19 +189,6 @@ fn cases(report: &str) -> Result<Vec<Case>> {
     Ok(cases)
 }
 
-/// Passed, failed, not run.
-fn totals(cases: &[Case]) -> (u64, u64, u64) {
-    cases
-        .iter()
-        .fold((0, 0, 0), |(passed, failed, ignored), case| {
-            match case.outcome {
-                Outcome::Passed => (passed + 1, failed, ignored),
-                Outcome::Failed(_) => (passed, failed + 1, ignored),
-                Outcome::Ignored => (passed, failed, ignored + 1),
-            }
-        })
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
@@ -263,7 +237,7 @@ mod tests {
                 ),
             ]
         );
-        assert_eq!(totals(&cases), (1, 1, 1));
+        assert_eq!(report::totals(&cases), (1, 1, 1));
     }
 
     #[test]
@@ -274,7 +248,7 @@ mod tests {
             spec("[sig-network] Netpol", "a", "skipped"),
         ]}]);
         let cases = cases(&report.to_string()).unwrap();
-        assert_eq!(totals(&cases), (0, 1, 1));
+        assert_eq!(report::totals(&cases), (0, 1, 1));
         assert_eq!(cases[0].name, "[SynchronizedBeforeSuite]");
     }
 

@@ -9,16 +9,17 @@ mod trace;
 
 use std::{
     fs,
+    ops::ControlFlow,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::{
     cluster::{self, kubectl},
     command::{at, output, pause, run},
-    image, install, packages,
+    image, install, packages, wait,
 };
 use pods::Pod;
 
@@ -245,29 +246,20 @@ fn nodes() -> Result<Vec<String>> {
 }
 
 fn wait_for_pods() -> Result<()> {
-    let begun = Instant::now();
-    let mut said = String::new();
-    loop {
+    let waited = wait::until(PODS, "what the cluster says above", || {
         let pods = pods::list()?;
         let ready = pods.iter().filter(|pod| pod.ready).count();
         let now = format!("{ready} of {} pods are ready", pods::COUNT);
-        if now != said {
-            println!("{:>4} s: {now}", begun.elapsed().as_secs());
-            said = now;
-        }
-        if ready == pods::COUNT {
-            return Ok(());
-        }
-        if begun.elapsed() > PODS {
-            explain();
-            bail!(
-                "only {ready} of {} pods were ready after {} s",
-                pods::COUNT,
-                PODS.as_secs()
-            );
-        }
-        pause(Duration::from_millis(500));
+        Ok(if ready == pods::COUNT {
+            ControlFlow::Break(now)
+        } else {
+            ControlFlow::Continue(now)
+        })
+    });
+    if waited.is_err() {
+        explain();
     }
+    waited
 }
 
 /// Prints what a person needs when a step failed; the cluster stays up.

@@ -11,12 +11,13 @@ use crate::{
     command::{at, command, stream},
     install,
     test::{
-        junit,
         libtest::{Case, Outcome},
+        report::{self, Report},
     },
 };
 
-const JSON: &str = "target/reports/e2e-faults.json";
+/// Of the suite and its reports.
+const NAME: &str = "e2e-faults";
 
 /// Runs the experiments on the lab; `arguments` are those of `weft-faults`.
 ///
@@ -28,11 +29,8 @@ pub(crate) fn run_on_lab(arguments: &[String]) -> Result<()> {
         "the fault experiments need a running lab with weft: start one by `make demo`, or \
          `make lab-up image install`"
     );
-    let json = at(JSON);
-    // The report of an earlier run must not be read when this one dies.
-    if json.exists() {
-        fs::remove_file(&json)?;
-    }
+    let reports = at("target/reports");
+    let json = report::empty(&reports, NAME)?;
     let begun = Instant::now();
     let mut line = vec![
         "run",
@@ -56,25 +54,15 @@ pub(crate) fn run_on_lab(arguments: &[String]) -> Result<()> {
     let text = fs::read_to_string(&json)
         .with_context(|| format!("no experiment ended: {} was not written", json.display()))?;
     let cases = cases(&text)?;
-    let totals = totals(&cases);
-    fs::write(
-        json.with_extension("xml"),
-        junit::text("e2e-faults", &cases, totals, seconds),
-    )
-    .context("write the JUnit report")?;
-    let (passed, failed, not_run) = totals;
-    let summary = format!(
-        "e2e-faults: {passed} passed, {failed} failed, {not_run} not run in {seconds:.0} s\n"
-    );
-    fs::write(json.with_extension("summary"), &summary)?;
-    print!("{summary}");
-    ensure!(failed == 0, "e2e-faults: {failed} experiments failed");
-    ensure!(
-        success,
-        "e2e-faults: weft-faults failed though no experiment did: see its output above"
-    );
-    ensure!(passed > 0, "e2e-faults: no experiment ran");
-    Ok(())
+    let report = Report {
+        title: NAME,
+        totals: report::totals(&cases),
+        cases: &cases,
+        seconds,
+        words: ["experiments", "weft-faults", "not run"],
+    };
+    report.write(&reports, NAME)?;
+    report.verdict(success)
 }
 
 /// What is read of a row.
@@ -124,18 +112,6 @@ fn cases(json: &str) -> Result<Vec<Case>> {
     Ok(rows.into_iter().map(case).collect())
 }
 
-/// Passed, failed, not run.
-fn totals(cases: &[Case]) -> (u64, u64, u64) {
-    let count = |wanted: fn(&Outcome) -> bool| {
-        cases.iter().filter(|case| wanted(&case.outcome)).count() as u64
-    };
-    (
-        count(|outcome| *outcome == Outcome::Passed),
-        count(|outcome| matches!(outcome, Outcome::Failed(_))),
-        count(|outcome| *outcome == Outcome::Ignored),
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -163,6 +139,6 @@ mod tests {
                 case("E3 system calls", Outcome::Ignored),
             ]
         );
-        assert_eq!(totals(&cases), (1, 1, 1));
+        assert_eq!(report::totals(&cases), (1, 1, 1));
     }
 }

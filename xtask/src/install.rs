@@ -1,17 +1,14 @@
 //! `cargo xtask install`: what a user does with helm, with the image that was built here.
 
-use std::{
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::{ops::ControlFlow, path::Path, time::Duration};
 
 use anyhow::{Result, ensure};
 use serde_json::Value;
 
 use crate::{
     cluster::{helm, is_up, kubectl, load_image},
-    command::{output, pause, run},
-    lab,
+    command::{output, run},
+    lab, wait,
 };
 
 /// Namespace of the release.
@@ -20,6 +17,9 @@ pub(crate) const NAMESPACE: &str = "kube-system";
 /// The chart's default pool with the lab's IPv6 range beside it.
 const DUAL_STACK: &str =
     r#"pools=[{"name":"default","spec":{"cidrs":["10.32.0.0/12","fd32::/48"]}}]"#;
+
+/// What tells a person why something does not get ready.
+pub(crate) const LOOK_AT: &str = "`kubectl get weftnetworks,weftnodes` and the pods of kube-system";
 
 /// How long nodes may take to become Ready after helm is done.
 const NODES: Duration = Duration::from_secs(120);
@@ -67,31 +67,23 @@ pub(crate) fn run_in_lab(archive: &Path) -> Result<()> {
     wait_for_nodes()
 }
 
-/// Looks once a second and says what changed.
-fn wait_for_nodes() -> Result<()> {
-    let begun = Instant::now();
-    let mut said = String::new();
-    loop {
+/// Waits until every node is Ready.
+///
+/// # Errors
+/// No lab, or a node did not become Ready in time.
+pub(crate) fn wait_for_nodes() -> Result<()> {
+    wait::until(NODES, LOOK_AT, || {
         let list: Value = serde_json::from_str(&output(kubectl(&["get", "nodes", "-o", "json"]))?)?;
         let (ready, waiting) = readiness(&list);
-        let mut now = format!("{ready} of {} nodes are Ready", ready + waiting.len());
-        if !waiting.is_empty() {
-            now.push_str(&format!("; waiting for {}", waiting.join(", ")));
-        }
-        if now != said {
-            println!("{:>4} s: {now}", begun.elapsed().as_secs());
-            said = now;
-        }
-        if waiting.is_empty() && ready > 0 {
-            return Ok(());
-        }
-        ensure!(
-            begun.elapsed() < NODES,
-            "after {} s {said}; look at `kubectl get weftnetworks,weftnodes` and the pods of {NAMESPACE}",
-            NODES.as_secs()
-        );
-        pause(Duration::from_secs(1));
-    }
+        let now = format!("{ready} of {} nodes are Ready", ready + waiting.len());
+        Ok(if !waiting.is_empty() {
+            ControlFlow::Continue(format!("{now}; waiting for {}", waiting.join(", ")))
+        } else if ready == 0 {
+            ControlFlow::Continue(now)
+        } else {
+            ControlFlow::Break(now)
+        })
+    })
 }
 
 /// How many nodes are Ready, and the names of the others.

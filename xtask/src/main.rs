@@ -22,6 +22,7 @@ mod mutants;
 mod packages;
 mod test;
 mod tidy;
+mod wait;
 
 use std::process::ExitCode;
 

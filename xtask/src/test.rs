@@ -2,12 +2,13 @@
 //!
 //! A suite in which no test ran is a failure: a filter that matches nothing must not be green.
 
-pub(crate) mod junit;
+mod junit;
 pub(crate) mod libtest;
+pub(crate) mod report;
 
 use std::{fs, time::Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::Result;
 use clap::ValueEnum;
 
 use crate::{
@@ -15,6 +16,7 @@ use crate::{
     command::{at, command, stream},
     install, packages,
 };
+use report::Report;
 
 /// What can be run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -156,47 +158,13 @@ fn suite(name: &str, cargo: &[&str], harness: &[&str], filter: &[String]) -> Res
         results.line(line);
     })?;
     results.end();
-    let seconds = begun.elapsed().as_secs_f64();
-    let (passed, failed, ignored) = results.totals();
-    let summary =
-        format!("{name}: {passed} passed, {failed} failed, {ignored} ignored in {seconds:.0} s\n");
-    fs::write(
-        reports.join(format!("{name}.xml")),
-        junit::text(name, &results.cases, results.totals(), seconds),
-    )
-    .context("write the JUnit report")?;
-    fs::write(reports.join(format!("{name}.summary")), &summary)?;
-    print!("{summary}");
-    verdict(name, success, passed, failed)
-}
-
-fn verdict(name: &str, success: bool, passed: u64, failed: u64) -> Result<()> {
-    ensure!(failed == 0, "{name}: {failed} tests failed");
-    if !success {
-        bail!("{name}: cargo test failed though no test did: see its output above");
-    }
-    ensure!(passed > 0, "{name}: no test ran");
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_suite_without_tests_fails() {
-        assert!(
-            verdict("x", true, 0, 0)
-                .unwrap_err()
-                .to_string()
-                .contains("no test ran")
-        );
-    }
-
-    #[test]
-    fn a_suite_that_does_not_compile_fails() {
-        assert!(verdict("x", false, 0, 0).is_err());
-        assert!(verdict("x", false, 3, 1).is_err());
-        assert!(verdict("x", true, 3, 0).is_ok());
-    }
+    let report = Report {
+        title: name,
+        cases: &results.cases,
+        totals: results.totals(),
+        seconds: begun.elapsed().as_secs_f64(),
+        words: ["tests", "cargo test", "ignored"],
+    };
+    report.write(&reports, name)?;
+    report.verdict(success)
 }

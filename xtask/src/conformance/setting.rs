@@ -1,15 +1,16 @@
 //! How npc is set up for a run: by the WeftNetwork, as a person would.
 
-use std::time::{Duration, Instant};
+use std::{ops::ControlFlow, time::Duration};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clap::ValueEnum;
 use serde_json::{Value, json};
 
 use crate::{
     cluster::kubectl,
-    command::{output, pause, run},
-    install::NAMESPACE,
+    command::{output, run},
+    install::{LOOK_AT, NAMESPACE},
+    wait,
 };
 
 /// How long the nodes may take to run with another setting.
@@ -80,7 +81,7 @@ impl Setting {
             return Ok(());
         };
         patch(&policy)?;
-        wait(self.backend())
+        rolled_out(self.backend())
     }
 }
 
@@ -96,7 +97,7 @@ pub(crate) fn put_back(policy: &Value) -> Result<()> {
         return Ok(());
     }
     patch(policy)?;
-    wait(None)
+    rolled_out(None)
 }
 
 fn patch(policy: &Value) -> Result<()> {
@@ -117,31 +118,20 @@ fn get(object: &str, more: &[&str]) -> Result<Value> {
     serde_json::from_str(&output(kubectl(&line))?).with_context(|| format!("read {object}"))
 }
 
-/// Looks once a second until no agent of another setting is left.
-fn wait(backend: Option<&str>) -> Result<()> {
-    let begun = Instant::now();
-    let mut said = String::new();
-    loop {
+/// Waits until no agent of another setting is left.
+fn rolled_out(backend: Option<&str>) -> Result<()> {
+    wait::until(ROLLED_OUT, LOOK_AT, || {
         let missing = missing(
             &get("weftnetwork/default", &[])?,
             &get("daemonset/weft-node", &["--namespace", NAMESPACE])?,
             &get("weftnodes", &[])?,
             backend,
         );
-        let Some(missing) = missing else {
-            return Ok(());
-        };
-        if missing != said {
-            println!("{:>4} s: {missing}", begun.elapsed().as_secs());
-            said = missing;
-        }
-        ensure!(
-            begun.elapsed() < ROLLED_OUT,
-            "after {} s {said}; look at `kubectl get weftnetworks,weftnodes` and the pods of {NAMESPACE}",
-            ROLLED_OUT.as_secs()
-        );
-        pause(Duration::from_secs(1));
-    }
+        Ok(match missing {
+            Some(missing) => ControlFlow::Continue(missing),
+            None => ControlFlow::Break("every agent runs with it".into()),
+        })
+    })
 }
 
 /// What has not followed the WeftNetwork yet.
