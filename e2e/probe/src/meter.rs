@@ -165,6 +165,7 @@ pub(crate) async fn measure(
             target: *target,
             deadline,
             ports: lane::ports(number, count),
+            begun_unix_ms,
         };
         let course = course.clone();
         lanes.spawn(async move { (number, lane::run(&plan, course).await) });

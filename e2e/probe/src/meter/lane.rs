@@ -20,8 +20,9 @@ use crate::ping::unspecified;
 /// Local ports of all lanes together: below the ones that the kernel chooses by itself.
 const PORTS: Range<u16> = 10_000..32_000;
 /// Ports of a lane. So many connections of it can be in the connection table of a node (a forbidden
-/// one stays for two minutes), and so many attempts lie between two from the same port.
-const PORTS_OF_A_LANE: u16 = 4000;
+/// one stays for two minutes), and so many attempts lie between two from the same port: at 500 a
+/// second more than the ten seconds for which a connection stays there after its reset ([`turns`]).
+const PORTS_OF_A_LANE: u16 = 6000;
 /// Attempts under way; more are not started.
 const IN_FLIGHT: usize = 2048;
 
@@ -32,6 +33,8 @@ pub(crate) struct Plan {
     pub(crate) deadline: Duration,
     /// Local ports, used in turn.
     pub(crate) ports: Range<u16>,
+    /// Time zero, milliseconds since 1970.
+    pub(crate) begun_unix_ms: u64,
 }
 
 /// Ports of the lane `number` of `count`.
@@ -43,6 +46,16 @@ pub(crate) fn ports(number: usize, count: usize) -> Range<u16> {
     start..start.saturating_add(each)
 }
 
+/// Ports in their turn, from the one whose turn it is at a time: a measurement goes on where one
+/// before it was, with none of its ports for a whole round. A node may still track a connection of
+/// the same ports that was allowed then, and a new one can pass as a part of it though nothing is
+/// open: the first packet of a connection whose end was not seen whole is no new one to conntrack.
+fn turns(ports: &Range<u16>, rate: u32, unix_ms: u64) -> impl Iterator<Item = u16> + use<> {
+    let made = unix_ms.saturating_mul(rate.into()) / 1000;
+    let turn = made.checked_rem(ports.len() as u64).unwrap_or(0);
+    ports.clone().cycle().skip(turn as usize)
+}
+
 /// Makes attempts until the end, and waits for those under way.
 pub(crate) async fn run(plan: &Plan, mut course: Course) -> Lane {
     let mut tally = Tally::new(plan.expect, &plan.target);
@@ -50,7 +63,7 @@ pub(crate) async fn run(plan: &Plan, mut course: Course) -> Lane {
     let mut tick = interval_at(Instant::now(), Duration::from_secs(1) / plan.target.rate);
     tick.set_missed_tick_behavior(MissedTickBehavior::Burst);
     let mut last = course.now_ms();
-    let mut ports = plan.ports.clone().cycle();
+    let mut ports = turns(&plan.ports, plan.target.rate, plan.begun_unix_ms);
     let mut number = 0;
     loop {
         let clock = course.clone();
@@ -136,5 +149,22 @@ mod tests {
                 free = ports.end;
             }
         }
+    }
+
+    #[test]
+    fn measurement_has_no_port_of_one_that_ended_just_before_it() {
+        let own = ports(0, 4);
+        let begun = 1_800_000_000_123;
+        // Two seconds without a policy, and from five seconds later on with one.
+        let before: Vec<u16> = turns(&own, 167, begun).take(334).collect();
+        let after: Vec<u16> = turns(&own, 167, begun + 5000).take(3000).collect();
+        assert!(after.iter().all(|port| !before.contains(port)));
+        let all: Vec<u16> = turns(&own, 167, begun).take(own.len()).collect();
+        assert!(own.clone().all(|port| all.contains(&port)));
+    }
+
+    #[test]
+    fn port_of_a_fast_lane_rests_for_as_long_as_a_reset_connection_is_tracked() {
+        assert!(ports(0, 1).len() > 500 * 10);
     }
 }
