@@ -85,6 +85,13 @@ pub(crate) struct Done {
     pub(crate) repair_ms: Option<u64>,
 }
 
+/// A filter that prints a digest of a dump, the same for rules that are the same: however their
+/// elements are ordered, whatever was counted, and in whichever of its two sets npc keeps a set. Its
+/// rules go from the one to the other, whose name ends in `.b`, when it fills one anew.
+const DIGEST: &str = r"sed 's/[.]b\b//g; s/\[[0-9]*:[0-9]*\]//g; s/hashsize [0-9]*//;
+    s/initval 0x[0-9a-f]*//; s/bucketsize [0-9]*//' | tr ',{}' '\n' |
+    sed 's/^[ \t]*//; s/[ \t]*$//; s/^elements = *//' | grep -v '^$' | sort | sha1sum";
+
 impl Enforcer {
     /// Finds out where npc's rules are on a node.
     pub(crate) async fn of(lab: &Lab, node: &str) -> anyhow::Result<Self> {
@@ -136,16 +143,11 @@ impl Enforcer {
                 "iptables-{v}-save -t filter | grep WEFT-NPC; \
                  iptables-{v}-save -t filter | grep -m1 '^-A FORWARD'; \
                  ip6tables-{v}-save -t filter | grep WEFT-NPC; \
-                 ipset save | grep weft-npc- | sed 's/[.]b\\b//; s/hashsize [0-9]*//; \
-                   s/initval 0x[0-9a-f]*//; s/bucketsize [0-9]*//'",
+                 ipset save | grep weft-npc-",
                 v = variant.word()
             ),
         };
-        // Elements come in any order, several on a line; `add` lines of ipset have one each.
-        format!(
-            "shape() {{ {{ {dump}; }} 2>/dev/null | sed 's/\\[[0-9]*:[0-9]*\\]//g' | tr ',{{}}' '\\n' | \
-               sed 's/^[ \\t]*//; s/[ \\t]*$//; s/^elements = *//' | grep -v '^$' | sort | sha1sum; }}"
-        )
+        format!("shape() {{ {{ {dump}; }} 2>/dev/null | {DIGEST}; }}")
     }
 
     /// The digest of now.
@@ -363,5 +365,66 @@ impl Enforcer {
             }
         }
         line + "true"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io::Write as _, process::Stdio};
+
+    use super::*;
+
+    #[allow(clippy::disallowed_methods, reason = "a shell line is what is tested")]
+    fn digest(dump: &str) -> String {
+        let mut shell = std::process::Command::new("sh")
+            .args(["-c", DIGEST])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("a shell");
+        let mut stdin = shell.stdin.take().expect("it is piped");
+        stdin.write_all(dump.as_bytes()).expect("it reads");
+        drop(stdin);
+        let output = shell.wait_with_output().expect("it ends");
+        assert!(output.status.success(), "{}", output.status);
+        String::from_utf8(output.stdout).expect("text")
+    }
+
+    const RULES: &str = "\
+        :WEFT-NPC - [12:720]\n\
+        -A WEFT-NPC-IN -m set --match-set weft-npc-a src -m set ! --match-set weft-npc-c dst -j ACCEPT\n\
+        create weft-npc-a hash:ip family inet hashsize 64 maxelem 1048576 bucketsize 12 initval 0x1f\n\
+        add weft-npc-a 10.32.0.5\n\
+        add weft-npc-a 10.32.0.6\n";
+
+    #[test]
+    fn rules_on_the_other_of_two_sets_are_as_before() {
+        let other = "\
+            :WEFT-NPC - [999:1]\n\
+            -A WEFT-NPC-IN -m set --match-set weft-npc-a.b src -m set ! --match-set weft-npc-c.b dst -j ACCEPT\n\
+            create weft-npc-a.b hash:ip family inet hashsize 128 maxelem 1048576 bucketsize 12 initval 0x2\n\
+            add weft-npc-a.b 10.32.0.6\n\
+            add weft-npc-a.b 10.32.0.5\n";
+        assert_eq!(digest(RULES), digest(other));
+    }
+
+    #[test]
+    fn member_set_or_rule_that_is_missing_is_seen() {
+        let whole = digest(RULES);
+        for line in RULES.lines() {
+            let without: String = RULES
+                .lines()
+                .filter(|other| *other != line)
+                .map(|line| format!("{line}\n"))
+                .collect();
+            assert_ne!(digest(&without), whole, "{line}");
+        }
+    }
+
+    #[test]
+    fn elements_of_nftables_may_come_in_any_order() {
+        let [one, other] = ["10.32.0.5, 10.32.0.6", "10.32.0.6,\n\t\t\t10.32.0.5"]
+            .map(|all| digest(&format!("\tset a {{\n\t\telements = {{ {all} }}\n\t}}\n")));
+        assert_eq!(one, other);
     }
 }
