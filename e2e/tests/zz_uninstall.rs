@@ -214,13 +214,14 @@ async fn clean(s: &Scenario, lab: &Lab, nodes: &[String], pods: &[&str]) -> anyh
     .await?;
     nothing_terminates(s).await?;
     no_node_says_weft_is_up(s).await?;
-    let strangers = strangers(s).await?;
     for node in nodes {
-        let strangers = strangers.get(node).copied().unwrap_or_default();
         eventually(
             Duration::from_secs(30),
             &format!("{node} is clean"),
             async || {
+                // Each time anew: one of them may end meanwhile.
+                let strangers = strangers(s).await?;
+                let strangers = strangers.get(node).copied().unwrap_or_default();
                 let left = lab.enter(node, &["sh", "-c", LEFT]).await?;
                 let left = without_what_pods_need(&left, strangers);
                 ensure!(left.is_empty(), "left on {node}:\n{}", left.join("\n"));
