@@ -8,12 +8,14 @@ use serde_json::Value;
 
 use crate::{
     node::{Lab, Running},
+    pods::Pods,
     report::{Budget, Row},
     sample::{median, ratios, spread},
 };
 
 const CLIENT: &str = "n1";
 const SERVER: &str = "n2";
+const NAMESPACE: &str = "weft-bench";
 const FLOOR_DEVICE: &str = "weftbench0";
 const FLOOR_CLIENT: &str = "192.0.2.1";
 const FLOOR_SERVER: &str = "192.0.2.2";
@@ -41,7 +43,7 @@ pub(crate) fn measure(
     rounds: usize,
     seconds: u32,
 ) -> anyhow::Result<Vec<Row>> {
-    let pods = Pods::create(lab)?;
+    let pods = Pods::create(lab, NAMESPACE, &[("client", CLIENT), ("server", SERVER)])?;
     let floor = Floor::create(lab)?;
     let probe = std::fs::canonicalize(probe)
         .with_context(|| format!("{}: build the image first (make image)", probe.display()))?;
@@ -59,13 +61,16 @@ pub(crate) fn measure(
             .context("a node without InternalIP")?
             .to_owned())
     };
-    let netns = |name: &str| vec!["ip".into(), "netns".into(), "exec".into(), name.to_owned()];
+    let netns = |pod: &str, node: &str| -> anyhow::Result<Vec<String>> {
+        let name = lab.pod_netns(node, &pods.address(pod)?.to_string())?;
+        Ok(["ip", "netns", "exec", &name].map(String::from).into())
+    };
     let paths = [
         Way {
             name: "pod to pod",
-            address: pods.server_address.clone(),
-            client: netns(&pods.client_netns),
-            server: netns(&pods.server_netns),
+            address: pods.address("server")?.to_string(),
+            client: netns("client", CLIENT)?,
+            server: netns("server", SERVER)?,
         },
         Way {
             name: "VXLAN floor",
@@ -308,86 +313,6 @@ fn busy_seconds() -> anyhow::Result<f64> {
         .take(5)
         .sum();
     Ok(busy / 100.0)
-}
-
-/// Two pods, one on each node.
-struct Pods<'a> {
-    lab: &'a Lab,
-    client_netns: String,
-    server_netns: String,
-    server_address: String,
-}
-
-impl<'a> Pods<'a> {
-    fn create(lab: &'a Lab) -> anyhow::Result<Self> {
-        let _ = lab.kubectl(&[
-            "delete",
-            "pod",
-            "weft-bench-n1",
-            "weft-bench-n2",
-            "--ignore-not-found",
-            "--wait=true",
-        ]);
-        let image = lab.kubectl(&[
-            "-n",
-            "kube-system",
-            "get",
-            "daemonset",
-            "weft-node",
-            "-o",
-            "jsonpath={.spec.template.spec.containers[0].image}",
-        ])?;
-        for node in [CLIENT, SERVER] {
-            let spec = serde_json::json!({"apiVersion": "v1", "spec": {
-                "nodeName": node, "terminationGracePeriodSeconds": 0,
-                "containers": [{"name": "wait", "image": image.trim(),
-                    "imagePullPolicy": "IfNotPresent", "command": ["weft-probe", "wait"]}]}});
-            lab.kubectl(&[
-                "run",
-                &format!("weft-bench-{node}"),
-                "--restart=Never",
-                &format!("--image={}", image.trim()),
-                &format!("--overrides={spec}"),
-            ])?;
-        }
-        lab.kubectl(&[
-            "wait",
-            "--for=condition=Ready",
-            "--timeout=60s",
-            "pod/weft-bench-n1",
-            "pod/weft-bench-n2",
-        ])?;
-        let address = |node: &str| {
-            lab.kubectl(&[
-                "get",
-                "pod",
-                &format!("weft-bench-{node}"),
-                "-o",
-                "jsonpath={.status.podIP}",
-            ])
-        };
-        let (client, server) = (address(CLIENT)?, address(SERVER)?);
-        Ok(Self {
-            lab,
-            client_netns: lab.pod_netns(CLIENT, client.trim())?,
-            server_netns: lab.pod_netns(SERVER, server.trim())?,
-            server_address: server.trim().to_owned(),
-        })
-    }
-}
-
-impl Drop for Pods<'_> {
-    fn drop(&mut self) {
-        if let Err(error) = self.lab.kubectl(&[
-            "delete",
-            "pod",
-            "weft-bench-n1",
-            "weft-bench-n2",
-            "--wait=false",
-        ]) {
-            println!("pods weft-bench-n1 and weft-bench-n2 are left: {error}");
-        }
-    }
 }
 
 /// A vxlan device with an address on each of the two nodes.

@@ -15,6 +15,7 @@
 mod cni;
 mod dataplane;
 mod node;
+mod pods;
 mod policy;
 mod report;
 mod rss;

@@ -189,6 +189,8 @@ pub(crate) fn run(
 ) -> anyhow::Result<()> {
     let plan = Plan::new(arguments);
     space::sweep();
+    // A lab that is not there is missed at once, not after everything else was measured.
+    let lab = arguments.lab.then(lab).transpose()?;
     let mut rows = Vec::new();
     if !arguments.only_lab {
         let backends = if arguments.backends.is_empty() {
@@ -201,9 +203,9 @@ pub(crate) fn run(
             rows.extend(of_backend(&plan, backend).context(backend.name())?);
         }
     }
-    if arguments.lab {
+    if let Some(lab) = lab {
         println!("lab: one change of a policy, from the write to the real API server");
-        rows.extend(lab::measure(&lab()?, plan.changes)?);
+        rows.extend(lab::measure(&lab, plan.changes)?);
     }
     report::print(&rows);
     report::write(&rows, &arguments.reports.join("bench-policy.json"))

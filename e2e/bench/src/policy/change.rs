@@ -128,8 +128,7 @@ pub(crate) fn budget(policies: usize) -> Option<(f64, f64)> {
 /// Everything that is measured with so many policies loaded.
 pub(crate) fn measure(plan: &Plan, backend: Backend, policies: usize) -> anyhow::Result<Vec<Row>> {
     let stage = Stage::new()?;
-    let home = Home::new(&stage, &plan.npc, backend)?;
-    objects::fill(&home.api, plan.remotes, policies, false);
+    let home = Home::filled(&stage, plan, backend, policies)?;
     let mut npc = home.start(&stage)?;
     npc.ready(READY)?;
     let linear = Stage::new()?;

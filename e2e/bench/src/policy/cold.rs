@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::{
     Backend, Plan, READY,
     npc::Home,
-    objects::{self, FORBIDDEN, at},
+    objects::{FORBIDDEN, at},
     processes::{State, Took},
     shot::Attempts,
     stage::{Dump, Stage},
@@ -78,8 +78,7 @@ pub(crate) fn measure(
     let rounds = if policies > 2_000 { 2 } else { ROUNDS }.min(plan.rounds);
     for _ in 0..rounds {
         let stage = Stage::new()?;
-        let home = Home::new(&stage, &plan.npc, backend)?;
-        objects::fill(&home.api, plan.remotes, policies, false);
+        let home = Home::filled(&stage, plan, backend, policies)?;
         ours.push(load(&stage, &home)?);
         stage.check(&format!("{policies} policies"))?;
         raw.push(by_hand(backend, &stage.dump(backend)?)?);

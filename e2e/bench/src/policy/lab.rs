@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     node::{Lab, Running},
+    pods::Pods,
     report::Row,
 };
 
@@ -141,6 +142,7 @@ fn target_policy(open: bool) -> Value {
 /// Three pods, the proxy, and the closed policy of the server.
 struct Bed<'a> {
     lab: &'a Lab,
+    _pods: Pods<'a>,
     _proxy: Running,
     client_netns: String,
     server: SocketAddr,
@@ -148,66 +150,16 @@ struct Bed<'a> {
 
 impl<'a> Bed<'a> {
     fn create(lab: &'a Lab) -> anyhow::Result<Self> {
-        // A rest of a run that was killed.
-        let _ = lab.kubectl(&[
-            "delete",
-            "namespace",
-            NAMESPACE,
-            "--ignore-not-found",
-            "--wait=true",
-        ]);
-        let image = lab.kubectl(&[
-            "-n",
-            "kube-system",
-            "get",
-            "daemonset",
-            "weft-node",
-            "-o",
-            "jsonpath={.spec.template.spec.containers[0].image}",
-        ])?;
-        lab.kubectl(&["create", "namespace", NAMESPACE])?;
-        let pods: Vec<Value> = [("client", CLIENT), ("server", SERVER), ("other", SERVER)]
-            .into_iter()
-            .map(|(name, node)| {
-                json!({"apiVersion": "v1", "kind": "Pod",
-                    "metadata": {"namespace": NAMESPACE, "name": name, "labels": {"app": name}},
-                    "spec": {"nodeName": node, "terminationGracePeriodSeconds": 0,
-                        "containers": [{"name": "wait", "image": image.trim(),
-                            "imagePullPolicy": "IfNotPresent", "command": ["weft-probe", "wait"]}]}})
-            })
-            .collect();
-        lab.kubectl_with_input(
-            &["create", "-f", "-"],
-            &json!({"apiVersion": "v1", "kind": "List", "items": pods}).to_string(),
-        )?;
-        lab.kubectl(&[
-            "-n",
-            NAMESPACE,
-            "wait",
-            "--for=condition=Ready",
-            "--timeout=60s",
-            "pod",
-            "--all",
-        ])?;
-        let address = |name: &str| -> anyhow::Result<String> {
-            let words = [
-                "-n",
-                NAMESPACE,
-                "get",
-                "pod",
-                name,
-                "-o",
-                "jsonpath={.status.podIP}",
-            ];
-            Ok(lab.kubectl(&words)?.trim().to_owned())
-        };
+        let all = [("client", CLIENT), ("server", SERVER), ("other", SERVER)];
+        let pods = Pods::create(lab, NAMESPACE, &all)?;
         let port = PROXY.split(':').next_back().unwrap_or_default();
         let proxy = lab.kubectl_start(&["proxy", "--port", port])?;
         let bed = Self {
             lab,
             _proxy: proxy,
-            client_netns: lab.pod_netns(CLIENT, &address("client")?)?,
-            server: SocketAddr::new(address("server")?.parse()?, PORT),
+            client_netns: lab.pod_netns(CLIENT, &pods.address("client")?.to_string())?,
+            server: SocketAddr::new(pods.address("server")?, PORT),
+            _pods: pods,
         };
         let start = Instant::now();
         while TcpStream::connect(PROXY).is_err() {
@@ -287,17 +239,6 @@ impl<'a> Bed<'a> {
             }
         });
         Ok((Attempts::of_log(made, thread), child))
-    }
-}
-
-impl Drop for Bed<'_> {
-    fn drop(&mut self) {
-        if let Err(error) = self
-            .lab
-            .kubectl(&["delete", "namespace", NAMESPACE, "--wait=false"])
-        {
-            println!("namespace {NAMESPACE} is left: {error:#}");
-        }
     }
 }
 

@@ -17,7 +17,7 @@ use nix::{
 use serde_json::{Value, json};
 
 use super::{
-    Backend,
+    Backend, Plan,
     api::{ADDRESS, Api},
     objects, shot,
     space::program,
@@ -70,6 +70,18 @@ impl Home {
                     .and_then(|_| stream.write_all(answer.as_bytes()));
             }
         });
+        Ok(home)
+    }
+
+    /// With the cluster of [`objects::fill`].
+    pub(crate) fn filled(
+        stage: &Stage,
+        plan: &Plan,
+        backend: Backend,
+        policies: usize,
+    ) -> anyhow::Result<Self> {
+        let home = Self::new(stage, &plan.npc, backend)?;
+        objects::fill(&home.api, plan.remotes, policies);
         Ok(home)
     }
 

@@ -194,7 +194,7 @@ pub(crate) fn target_policy(open: bool) -> Value {
 
 /// A cluster with so many pods elsewhere and so many policies, the measured pod's among them. All
 /// of them select pods of this node, each has a network and a port of its own and lets in a group.
-pub(crate) fn fill(api: &Api, remotes: usize, policies: usize, open: bool) {
+pub(crate) fn fill(api: &Api, remotes: usize, policies: usize) {
     pods(api, remotes);
     for n in 0..policies.saturating_sub(1) {
         let (cidr, port) = network(n);
@@ -204,7 +204,7 @@ pub(crate) fn fill(api: &Api, remotes: usize, policies: usize, open: bool) {
         let rules = [peers, network_rule(&cidr, port)];
         api.put(Kind::Policies, policy(&format!("p-{n:05}"), &app, &rules));
     }
-    api.put(Kind::Policies, target_policy(open));
+    api.put(Kind::Policies, target_policy(false));
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use super::{
     Backend, Plan, READY,
     change::{ANSWER, EVERY},
     npc::Home,
-    objects::{self, ALLOWED, FORBIDDEN, FREE, at},
+    objects::{ALLOWED, FORBIDDEN, FREE, at},
     processes::{self, State},
     shot::{self, Attempts, Flow},
     stage::Stage,
@@ -78,8 +78,7 @@ fn watched(stage: &Stage, mut work: impl FnMut() -> anyhow::Result<()>) -> anyho
 /// Rows for one number of policies.
 pub(crate) fn measure(plan: &Plan, backend: Backend, policies: usize) -> anyhow::Result<Vec<Row>> {
     let stage = Stage::new()?;
-    let home = Home::new(&stage, &plan.npc, backend)?;
-    objects::fill(&home.api, plan.remotes, policies, false);
+    let home = Home::filled(&stage, plan, backend, policies)?;
     let mut running = home.start(&stage)?;
     running.ready(READY)?;
     stage.check(&format!("{policies} policies"))?;
