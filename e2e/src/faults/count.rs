@@ -208,21 +208,32 @@ fn broken(measured: &[Measured]) -> Vec<String> {
 /// For how long after `from_unix_ms` forbidden attempts were answered, looking no further than
 /// `to_unix_ms`; 0 if none was.
 pub(crate) fn window_after(measured: &[Measured], from_unix_ms: u64, to_unix_ms: u64) -> u64 {
-    let mut longest = 0;
-    for report in measured {
-        for lane in &report.lanes {
-            if lane.expect != Expect::Forbidden {
-                continue;
-            }
-            for window in &lane.windows {
-                let last = report.begun_unix_ms + window.to_ms;
-                if (from_unix_ms..to_unix_ms).contains(&last) {
-                    longest = longest.max(last - from_unix_ms);
-                }
-            }
-        }
-    }
-    longest
+    windows(measured)
+        .filter(|(_, last)| (from_unix_ms..to_unix_ms).contains(last))
+        .map(|(_, last)| last - from_unix_ms)
+        .max()
+        .unwrap_or(0)
+}
+
+/// Whether forbidden attempts were answered before and after a moment, with none between them that
+/// was not: what was forbidden before it is open still.
+pub(crate) fn is_open_at(measured: &[Measured], unix_ms: u64) -> bool {
+    windows(measured).any(|(first, last)| first < unix_ms && unix_ms <= last)
+}
+
+/// First and last of the forbidden attempts in a row that were answered, milliseconds since 1970.
+fn windows(measured: &[Measured]) -> impl Iterator<Item = (u64, u64)> {
+    measured.iter().flat_map(|report| {
+        let forbidden = report
+            .lanes
+            .iter()
+            .filter(|lane| lane.expect == Expect::Forbidden);
+        forbidden.flat_map(|lane| &lane.windows).map(|window| {
+            [window.from_ms, window.to_ms]
+                .map(|ms| report.begun_unix_ms + ms)
+                .into()
+        })
+    })
 }
 
 #[cfg(test)]
@@ -375,5 +386,17 @@ mod tests {
         assert_eq!(window_after(&all, 1_000_190, 1_000_500), 50);
         assert_eq!(window_after(&all, 1_000_500, 1_001_000), 110);
         assert_eq!(window_after(&all, 1_000_700, 1_001_000), 0);
+    }
+
+    #[test]
+    fn what_is_answered_before_and_after_a_moment_is_open_at_it() {
+        // Answered from ms 200 to 240, and again from 600 to 610.
+        let wrong: Vec<u64> = (100..=120).chain(300..=305).collect();
+        let all = [measured(&wrong, &[], flow(0, 0))];
+        let open = [1_000_200, 1_000_220, 1_000_240, 1_000_241, 1_000_600]
+            .map(|unix_ms| is_open_at(&all, unix_ms));
+        assert_eq!(open, [false, true, true, false, false]);
+        let allowed = [measured(&[], &wrong, flow(0, 0))];
+        assert!(!is_open_at(&allowed, 1_000_220));
     }
 }

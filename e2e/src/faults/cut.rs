@@ -15,7 +15,7 @@ use weft_probe::measured::Measured;
 
 use super::{
     Size,
-    count::{Limits, REPAIR_MS, count, window_after},
+    count::{Limits, REPAIR_MS, count, is_open_at, window_after},
     prober::Prober,
     row::Spread,
     stage::{ALLOWED, Client, Found, HELD, Stage, allowed_ports, guard, server},
@@ -210,6 +210,15 @@ pub(crate) async fn latencies(
     let measured = [prober.end().await?];
     admit(stage, client, How::Policy).await?;
     done?;
+    // It would count as one that nobody had to wait for.
+    let missed = times
+        .iter()
+        .filter(|(_, ended)| is_open_at(&measured, *ended))
+        .count();
+    ensure!(
+        missed == 0,
+        "{missed} of {count} changes were not followed within {dwell:?}"
+    );
     let windows: usize = measured[0]
         .lanes
         .iter()
