@@ -13,6 +13,7 @@
 //! They need the lab of this checkout: faults are done in its nodes, and a prober must go on when
 //! the API server or a kubelet does not.
 
+mod before;
 mod contention;
 mod corners;
 mod count;
@@ -33,6 +34,7 @@ use anyhow::{Context as _, ensure};
 use tokio::time::Instant;
 
 use self::{
+    before::Before,
     row::{Counts, Row, Verdict},
     stage::{Found, Stage},
 };
@@ -326,98 +328,6 @@ async fn one(
     (row, stopped)
 }
 
-/// What the experiments change beyond their own namespace, as it was before them.
-struct Before {
-    /// Replicas of the operator.
-    replicas: String,
-    /// `spec.policy.backend` of the WeftNetwork, as JSON.
-    backend: String,
-    /// Size of the connection table.
-    conntrack_max: String,
-}
-
-impl Before {
-    async fn read(lab: &Lab) -> anyhow::Result<Self> {
-        let replicas = lab
-            .kubectl(&[
-                "-n",
-                crate::WEFT_NAMESPACE,
-                "get",
-                "deployment/weft-operator",
-                "-o",
-                "jsonpath={.spec.replicas}",
-            ])
-            .await
-            .context("no weft in the lab: install it with `make install`")?;
-        let network = lab
-            .kubectl(&["get", "weftnetwork", "default", "-o", "json"])
-            .await?;
-        let network: serde_json::Value = serde_json::from_str(&network)?;
-        Ok(Self {
-            replicas: replicas.trim().to_owned(),
-            backend: network["spec"]["policy"]["backend"].to_string(),
-            conntrack_max: std::fs::read_to_string(contention::CONNTRACK_MAX)
-                .context(contention::CONNTRACK_MAX)?
-                .trim()
-                .to_owned(),
-        })
-    }
-
-    /// Takes back what an experiment left when it ended early, and waits until weft is healthy.
-    async fn mend(&self, lab: &Lab, name: &str) -> anyhow::Result<()> {
-        if std::fs::read_to_string(contention::CONNTRACK_MAX)?.trim() != self.conntrack_max {
-            std::fs::write(contention::CONNTRACK_MAX, &self.conntrack_max)
-                .context(contention::CONNTRACK_MAX)?;
-        }
-        let replicas = format!("--replicas={}", self.replicas);
-        let words = [
-            "-n",
-            crate::WEFT_NAMESPACE,
-            "scale",
-            "deployment/weft-operator",
-            &replicas,
-        ];
-        lab.kubectl(&words).await?;
-        let patch = format!(r#"{{"spec":{{"policy":{{"backend":{}}}}}}}"#, self.backend);
-        let words = [
-            "patch",
-            "weftnetwork",
-            "default",
-            "--type=merge",
-            "-p",
-            &patch,
-        ];
-        lab.kubectl(&words).await?;
-        // A component that runs is not started again: the lab says so.
-        let status: serde_json::Value =
-            serde_json::from_str(&lab.run(&["status", "--json"]).await?)?;
-        for (node, part) in dead(&status) {
-            lab.run(&["start", &part, &node]).await?;
-        }
-        within(
-            Duration::from_secs(180),
-            &format!("{name}_mended"),
-            async |s| stage::settled(s).await,
-        )
-        .await
-    }
-}
-
-/// Kubelets and kube-proxies that do not run, as `lab status --json` has them.
-fn dead(status: &serde_json::Value) -> Vec<(String, String)> {
-    let mut found = Vec::new();
-    for member in status["members"].as_array().into_iter().flatten() {
-        let node = member["name"].as_str().unwrap_or_default();
-        for (process, part) in [("kubelet", "kubelet"), ("kube-proxy", "proxy")] {
-            let state = member["processes"][process].as_str();
-            if state.is_some_and(|state| state != "running") {
-                found.push((node.to_owned(), part.to_owned()));
-            }
-        }
-    }
-    found
-}
-
 /// The wall clock, milliseconds since 1970: in the lab it is the probers' too.
 #[allow(
     clippy::disallowed_methods,
@@ -428,6 +338,11 @@ fn unix_ms() -> anyhow::Result<u64> {
         .duration_since(UNIX_EPOCH)
         .context("the clock stands before 1970")?;
     u64::try_from(since.as_millis()).context("a year far from now")
+}
+
+/// Milliseconds since then.
+fn millis(begun: Instant) -> u64 {
+    u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -449,22 +364,6 @@ mod tests {
         );
         let error = chosen(&["E3".into()]).expect_err("elsewhere").to_string();
         assert!(error.starts_with("E3 is not run here"), "{error}");
-    }
-
-    #[test]
-    fn what_does_not_run_is_started_again() {
-        let status = serde_json::json!({"members": [
-            {"name": "hub", "processes": {"etcd": "running"}},
-            {"name": "n1", "processes": {"kubelet": "stopped", "kube-proxy": "running"}},
-            {"name": "n2", "processes": {"kubelet": "running", "kube-proxy": "died"}},
-        ]});
-        assert_eq!(
-            dead(&status),
-            [
-                ("n1".to_owned(), "kubelet".to_owned()),
-                ("n2".to_owned(), "proxy".to_owned()),
-            ]
-        );
     }
 
     #[test]

@@ -11,6 +11,7 @@ use super::{
     count::Limits,
     enforcer::Enforcer,
     flush::digest,
+    millis,
     prober::{Place, Prober},
     restart::variant,
     row::Spread,
@@ -74,6 +75,7 @@ pub(crate) async fn locked(stage: &Stage<'_>, size: &Size) -> anyhow::Result<Fou
         })
         .await?;
     stage.enforced().await?;
+    let restores: u64 = restores.trim().parse().unwrap_or(0);
     let slowest = while_held.iter().chain(&among_restores).copied().max();
     let all = [while_held.clone(), among_restores.clone()].concat();
     Ok(Found::of(stage, &measured, Limits::default())
@@ -84,10 +86,11 @@ pub(crate) async fn locked(stage: &Stage<'_>, size: &Size) -> anyhow::Result<Fou
             enforcer.word(),
             shown(before),
             shown(while_held),
-            restores.trim().parse::<u64>().unwrap_or(0) / 8,
+            restores / 8,
             shown(among_restores)
         ))
         .note("repair: from a pod's creation to Ready")
+        .wrong_if(restores == 0, "nobody else took the lock")
         .wrong_if(
             slowest.is_some_and(|ms| u128::from(ms) > held.as_millis() + 30_000),
             format!("a pod became ready only after {slowest:?} ms"),
@@ -232,7 +235,7 @@ pub(crate) async fn storm(stage: &Stage<'_>, size: &Size) -> anyhow::Result<Foun
                 "the rules are as before",
                 async || {
                     ensure!(digest(stage).await? == before, "they differ");
-                    Ok(u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX))
+                    Ok(millis(begun))
                 },
             )
             .await;
@@ -244,7 +247,8 @@ pub(crate) async fn storm(stage: &Stage<'_>, size: &Size) -> anyhow::Result<Foun
         "{} veth pairs a second made and deleted on {node} for {seconds} s; repair: until npc's \
          rules were as before",
         made / seconds
-    ));
+    ))
+    .wrong_if(made == 0, "no device came");
     match calm {
         Ok(ms) => found = found.repaired(vec![ms]),
         Err(error) => found.wrong.push(format!("{error:#}")),

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -14,13 +14,14 @@ use kube::{
 };
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
+use weft_probe::measured::Measured;
 
 use super::{
     Size,
     count::Limits,
     cut::{DWELL, compare, latencies, swing, with_another},
     prober::{Place, Prober},
-    stage::{ALLOWED, Found, Stage, server},
+    stage::{ALLOWED, Client, Found, Stage, server},
 };
 use crate::{Running, policy::policy, socket};
 
@@ -113,6 +114,35 @@ async fn intruder(stage: &Stage<'_>, pod: &Running) -> anyhow::Result<Prober> {
     Prober::start(&stage.lab, &place, &["--forbidden".into(), target]).await
 }
 
+/// [`latencies`] while somebody makes `trouble`; what he is about when they are known is dropped.
+async fn latencies_under(
+    stage: &Stage<'_>,
+    client: &Client,
+    count: usize,
+    trouble: impl Future<Output = ()>,
+) -> anyhow::Result<Vec<u64>> {
+    let trouble = async {
+        trouble.await;
+        std::future::pending().await
+    };
+    tokio::select! {
+        under = latencies(stage, client, count, DWELL) => under,
+        under = trouble => under,
+    }
+}
+
+/// What the stage's probers, the intruder, and the latencies before and under it show.
+fn judged(
+    stage: &Stage<'_>,
+    measured: &[Measured],
+    intruded: &Measured,
+    [baseline, under]: [Vec<u64>; 2],
+) -> Found {
+    let found = Found::of(stage, measured, Limits::default());
+    let what = "a friend's label in another namespace lets in";
+    compare(with_another(found, what, intruded), baseline, under)
+}
+
 /// E43: policies as large and strange as the API takes them.
 pub(crate) async fn policies(stage: &Stage<'_>, size: &Size) -> anyhow::Result<Found> {
     let namespace = stage.s.another_namespace(&[]).await?;
@@ -121,10 +151,10 @@ pub(crate) async fn policies(stage: &Stage<'_>, size: &Size) -> anyhow::Result<F
     let baseline = latencies(stage, &swing, size.latencies, DWELL).await?;
     let api: Api<NetworkPolicy> = Api::namespaced(stage.s.cluster.client.clone(), &namespace);
     let specs = specs();
-    let (measured, (under, intruded, taken)) = stage
+    let (measured, (under, intruded, (taken, refused))) = stage
         .measure(async || {
             let intruder = intruder(stage, &hostile).await?;
-            let mut taken = Vec::new();
+            let (mut taken, mut refused) = (Vec::new(), 0);
             for (name, spec) in &specs {
                 let begun = Instant::now();
                 let made = api
@@ -133,14 +163,16 @@ pub(crate) async fn policies(stage: &Stage<'_>, size: &Size) -> anyhow::Result<F
                 let short: String = name.chars().take(30).collect();
                 taken.push(match made {
                     Ok(_) => format!("{short} ({} ms)", begun.elapsed().as_millis()),
-                    Err(error) => format!("{short} (refused by the API: {error})"),
+                    Err(error) => {
+                        refused += 1;
+                        format!("{short} (refused by the API: {error})")
+                    }
                 });
             }
             // One of them changes all the time.
-            let stop = AtomicBool::new(false);
             let churn = async {
                 let mut number = 0_u32;
-                while !stop.load(Ordering::Relaxed) {
+                loop {
                     number += 1;
                     let first =
                         json!({"ipBlock": {"cidr": format!("203.0.113.{}/32", number % 256)}});
@@ -153,30 +185,20 @@ pub(crate) async fn policies(stage: &Stage<'_>, size: &Size) -> anyhow::Result<F
                     sleep(Duration::from_millis(500)).await;
                 }
             };
-            let changes = async {
-                let under = latencies(stage, &swing, size.latencies, DWELL).await;
-                stop.store(true, Ordering::Relaxed);
-                under
-            };
-            let ((), under) = tokio::join!(churn, changes);
+            let under = latencies_under(stage, &swing, size.latencies, churn).await;
             let intruded = intruder.end().await?;
-            Ok((under?, intruded, taken))
+            Ok((under?, intruded, (taken, refused)))
         })
         .await?;
     for (name, _) in &specs {
         let _ = api.delete(name, &kube::api::DeleteParams::default()).await;
     }
     stage.enforced().await?;
-    let found = Found::of(stage, &measured, Limits::default());
-    let found = with_another(
-        found,
-        "a friend's label in another namespace lets in",
-        &intruded,
-    );
-    Ok(compare(found, baseline, under).note(format!(
+    let found = judged(stage, &measured, &intruded, [baseline, under]).note(format!(
         "hostile policies: {}; then one of 5,000 blocks changed twice a second",
         taken.join(", ")
-    )))
+    ));
+    Ok(found.wrong_if(refused == specs.len(), "npc met none of the policies"))
 }
 
 /// E44: pods that call themselves something else a thousand times a second.
@@ -186,16 +208,15 @@ pub(crate) async fn pods(stage: &Stage<'_>, size: &Size) -> anyhow::Result<Found
     let swing = swing(stage).await?;
     let baseline = latencies(stage, &swing, size.latencies, DWELL).await?;
     let api: Api<Pod> = stage.s.cluster.pods(&namespace);
-    let (measured, (under, intruded, rate)) = stage
+    let (measured, (under, intruded, (changes, seconds))) = stage
         .measure(async || {
             let intruder = intruder(stage, &hostile[0]).await?;
-            let stop = AtomicBool::new(false);
             let changes = AtomicU64::new(0);
             let begun = Instant::now();
             let writers = (0..WRITERS).map(async |writer| {
                 let name = &hostile[writer % hostile.len()].name;
                 let mut number = 0_u64;
-                while !stop.load(Ordering::Relaxed) {
+                loop {
                     number += 1;
                     let role = ["friend", "server", "a.b-c_d"][number as usize % 3];
                     let labels = json!({"role": role, "noise": format!("{writer}-{number}")});
@@ -209,29 +230,23 @@ pub(crate) async fn pods(stage: &Stage<'_>, size: &Size) -> anyhow::Result<Found
                     }
                 }
             });
-            let toggles = async {
-                let under = latencies(stage, &swing, size.latencies, DWELL).await;
-                stop.store(true, Ordering::Relaxed);
-                under
+            let writers = async {
+                let _: Vec<()> = futures::future::join_all(writers).await;
             };
-            let (_, under) = tokio::join!(futures::future::join_all(writers), toggles);
+            let under = latencies_under(stage, &swing, size.latencies, writers).await;
             let seconds = begun.elapsed().as_secs().max(1);
             let intruded = intruder.end().await?;
-            Ok((under?, intruded, changes.load(Ordering::Relaxed) / seconds))
+            Ok((under?, intruded, (changes.into_inner(), seconds)))
         })
         .await
         .context("label changes")?;
     stage.enforced().await?;
-    let found = Found::of(stage, &measured, Limits::default());
-    let found = with_another(
-        found,
-        "a friend's label in another namespace lets in",
-        &intruded,
-    );
-    Ok(compare(found, baseline, under).note(format!(
-        "{rate} label changes a second were taken by the API server (aim: 1,000), with labels and \
-         annotations that ask for other identities"
-    )))
+    let found = judged(stage, &measured, &intruded, [baseline, under]).note(format!(
+        "{} label changes a second were taken by the API server (aim: 1,000), with labels and \
+         annotations that ask for other identities",
+        changes / seconds
+    ));
+    Ok(found.wrong_if(changes == 0, "no label was changed"))
 }
 
 #[cfg(test)]

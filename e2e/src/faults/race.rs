@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
+use k8s_openapi::api::core::v1::Pod;
 use kube::{
-    Api, ResourceExt as _,
+    ResourceExt as _,
     api::{DeleteParams, ListParams, LogParams},
 };
 use serde_json::json;
@@ -16,10 +16,11 @@ use weft_probe::{
 
 use super::{
     Size,
+    before::{replicas, scale},
     count::Limits,
     stage::{ALLOWED, Found, Stage, add_pods, pods_in_phase, settled},
 };
-use crate::{WEFT_NAMESPACE, socket};
+use crate::socket;
 
 /// Pods that start at the same time.
 const WAVE: usize = 10;
@@ -28,16 +29,10 @@ const ENDED: Duration = Duration::from_secs(90);
 
 /// E5: no operator: pods get addresses from the blocks that their node has.
 pub(crate) async fn without_operator(stage: &Stage<'_>, size: &Size) -> anyhow::Result<Found> {
-    let api: Api<Deployment> = Api::namespaced(stage.s.cluster.client.clone(), WEFT_NAMESPACE);
-    let replicas = api
-        .get("weft-operator")
-        .await?
-        .spec
-        .and_then(|spec| spec.replicas)
-        .unwrap_or(1);
+    let replicas = replicas(&stage.lab).await?;
     let (measured, times) = stage
         .measure(async || {
-            scale(stage, 0).await?;
+            scale(&stage.lab, 0).await?;
             eventually(ENDED, "no operator", async || {
                 let pods = stage.s.weft_pods("weft-operator").await?;
                 ensure!(pods.is_empty(), "{} pods of it", pods.len());
@@ -45,7 +40,7 @@ pub(crate) async fn without_operator(stage: &Stage<'_>, size: &Size) -> anyhow::
             })
             .await?;
             let times = add_pods(stage, "orphan", size.orphans).await;
-            scale(stage, replicas).await?;
+            scale(&stage.lab, replicas).await?;
             times
         })
         .await?;
@@ -59,18 +54,6 @@ pub(crate) async fn without_operator(stage: &Stage<'_>, size: &Size) -> anyhow::
             stage.n1()
         ))
         .repaired(times))
-}
-
-async fn scale(stage: &Stage<'_>, replicas: i32) -> anyhow::Result<()> {
-    let replicas = format!("--replicas={replicas}");
-    let words = [
-        "-n",
-        WEFT_NAMESPACE,
-        "scale",
-        "deployment/weft-operator",
-        &replicas,
-    ];
-    stage.lab.kubectl(&words).await.map(drop)
 }
 
 /// What the attempts of some short pods came to.

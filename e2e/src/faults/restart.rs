@@ -8,8 +8,10 @@ use weft_probe::cluster::eventually;
 
 use super::{
     Size,
+    before::{backend, set_backend},
     count::Limits,
     enforcer::{Enforcer, Variant},
+    millis,
     stage::{Found, Stage, settled},
 };
 use crate::WEFT_NAMESPACE;
@@ -23,10 +25,6 @@ pub(crate) const KILL_NPC: &str = "own=$(readlink /proc/self/ns/net); n=0; \
 
 /// Until the operator has passed a change on to every node.
 const ROLLED: Duration = Duration::from_secs(120);
-
-fn millis(begun: Instant) -> u64 {
-    u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX)
-}
 
 /// E1: pods run, npc does not, and then it comes. A node cannot be booted in the lab without losing
 /// its pods; so npc is killed while no kubelet is there to start it again.
@@ -138,7 +136,7 @@ pub(crate) async fn upgraded(stage: &Stage<'_>, size: &Size) -> anyhow::Result<F
 pub(crate) async fn switched(stage: &Stage<'_>, size: &Size) -> anyhow::Result<Found> {
     let nodes = stage.s.nodes().await?;
     let first = Enforcer::of(&stage.lab, stage.n1()).await?;
-    let old = spec(stage).await?;
+    let old = backend(&stage.lab).await?;
     let there_and_back = match first {
         Enforcer::Nftables => [("Iptables", false), ("Nftables", true)],
         Enforcer::Iptables(_) => [("Nftables", true), ("Iptables", false)],
@@ -147,12 +145,12 @@ pub(crate) async fn switched(stage: &Stage<'_>, size: &Size) -> anyhow::Result<F
         .measure(async || {
             let mut times = Vec::new();
             let mut stale = Vec::new();
-            for (backend, nft) in there_and_back.into_iter().take(size.switches) {
+            for (other, nft) in there_and_back.into_iter().take(size.switches) {
                 for node in &nodes {
                     stage.sh(node, LEFTOVERS).await?;
                 }
                 let begun = Instant::now();
-                set_backend(stage, &serde_json::json!(backend)).await?;
+                set_backend(&stage.lab, &serde_json::json!(other)).await?;
                 eventually(ROLLED, "the other backend is in force", async || {
                     for node in &nodes {
                         let now = Enforcer::of(&stage.lab, node).await?;
@@ -172,7 +170,7 @@ pub(crate) async fn switched(stage: &Stage<'_>, size: &Size) -> anyhow::Result<F
             Ok((times, stale))
         })
         .await?;
-    set_backend(stage, &old).await?;
+    set_backend(&stage.lab, &old).await?;
     settled(stage.s).await?;
     stage.enforced().await?;
     Ok(Found::of(stage, &measured, Limits::default())
@@ -197,33 +195,6 @@ pub(crate) async fn switched(stage: &Stage<'_>, size: &Size) -> anyhow::Result<F
 /// What a version before this one may have left: it is npc's by name, and nothing leads to it.
 const LEFTOVERS: &str = "iptables-legacy -w 5 -N WEFT-NPC-OLD 2>/dev/null; \
     ipset create weft-npc-old hash:ip 2>/dev/null; true";
-
-/// `spec.policy.backend`, null when it is not set.
-async fn spec(stage: &Stage<'_>) -> anyhow::Result<serde_json::Value> {
-    let text = stage
-        .lab
-        .kubectl(&["get", "weftnetwork", "default", "-o", "json"])
-        .await?;
-    let network: serde_json::Value = serde_json::from_str(&text)?;
-    Ok(network["spec"]["policy"]["backend"].clone())
-}
-
-/// Sets `spec.policy.backend`; null takes it away.
-async fn set_backend(stage: &Stage<'_>, backend: &serde_json::Value) -> anyhow::Result<()> {
-    let patch = serde_json::json!({"spec": {"policy": {"backend": backend}}}).to_string();
-    stage
-        .lab
-        .kubectl(&[
-            "patch",
-            "weftnetwork",
-            "default",
-            "--type=merge",
-            "-p",
-            &patch,
-        ])
-        .await
-        .map(drop)
-}
 
 /// The variant of iptables that npc has on a node, if any.
 pub(crate) fn variant(enforcer: Enforcer) -> Variant {

@@ -27,6 +27,7 @@ use weft_probe::{
 
 use super::{
     count::{Limits, count, judge, where_wrong},
+    millis,
     prober::{Place, Prober},
     row::{Counts, Spread},
 };
@@ -320,8 +321,10 @@ impl<'a> Stage<'a> {
             .map(|(client, arguments)| Prober::start(&self.lab, &client.place, arguments));
         let probers = futures::future::try_join_all(start).await?;
         let done = what().await;
-        let measured = futures::future::try_join_all(probers.into_iter().map(Prober::end)).await?;
-        Ok((measured, done?))
+        // They are ended whatever became of it, and its failure is the one to tell.
+        let measured = futures::future::try_join_all(probers.into_iter().map(Prober::end)).await;
+        let done = done?;
+        Ok((measured?, done))
     }
 
     /// Runs a shell line on a node; its stdout. It needs neither API server nor kubelet.
@@ -395,7 +398,7 @@ pub(crate) async fn add_pods(
             .start([Plan::new(&name).on(stage.n1())])
             .await
             .with_context(|| format!("pod {number} of {count}"))?;
-        times.push(u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX));
+        times.push(millis(begun));
         let pods = stage.s.cluster.pods(&stage.s.namespace);
         pods.delete(&pod.name, &DeleteParams::default().grace_period(0))
             .await?;
