@@ -176,7 +176,7 @@ pub(crate) fn pass(rules: &Compiled) -> Result<Found, NfError> {
     let marked = flows.mark(rules.view.cut, |flow| {
         let forbidden = judge.forbids(&flow.original, &flow.reply);
         cut += u64::from(forbidden);
-        // Nothing comes any more in a connection that is closed.
+        // Nothing comes any more in a connection that is over.
         (!flow.is_over || !forbidden).then_some(forbidden)
     })?;
     Ok(Found { marked, cut })

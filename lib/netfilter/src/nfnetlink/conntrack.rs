@@ -33,12 +33,10 @@ const PROTO_SRC_PORT: u16 = 2;
 const PROTO_DST_PORT: u16 = 3;
 const PROTO_ICMP_TYPE: u16 = 5;
 const PROTO_ICMPV6_TYPE: u16 = 8;
-/// `CTA_PROTOINFO_TCP`, in it `CTA_PROTOINFO_TCP_STATE`, of which `TCP_CONNTRACK_TIME_WAIT` and
-/// `TCP_CONNTRACK_CLOSE` are the last two.
+/// `CTA_PROTOINFO_TCP`, in it `CTA_PROTOINFO_TCP_STATE`, and of that `TCP_CONNTRACK_TIME_WAIT`.
 const PROTOINFO_TCP: u16 = 1;
 const PROTOINFO_TCP_STATE: u16 = 1;
 const TIME_WAIT: u8 = 7;
-const CLOSE: u8 = 8;
 
 /// One direction of a flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +62,10 @@ pub struct Flow<'a> {
     pub reply: Tuple,
     /// Its mark.
     pub mark: u32,
-    /// A TCP connection that is closed: nothing but repetitions can come.
+    /// A TCP connection of which both ends have seen the end (TIME_WAIT): nothing but repetitions can
+    /// come, and a SYN of the same ports begins a new flow. Not so one that its client has reset
+    /// (CLOSE): for ten seconds the kernel lets such a SYN pass as a packet of the old flow
+    /// (`nf_conntrack_proto_tcp.c`, `nf_conntrack_tcp_packet`, case `TCP_CONNTRACK_SYN_SENT`).
     pub is_over: bool,
     family: u8,
     /// `CTA_TUPLE_ORIG` as it came: it is the name of the flow.
@@ -164,7 +165,7 @@ fn closed(protoinfo: &[u8]) -> bool {
             .first()
             .copied()
     };
-    matches!(state(), Some(TIME_WAIT | CLOSE))
+    state() == Some(TIME_WAIT)
 }
 
 #[cfg(test)]

@@ -111,8 +111,8 @@ fn an_echo_of_ipv6_has_a_type_and_no_ports() {
 
 #[test]
 #[cfg(target_endian = "little")]
-fn a_closed_connection_is_over() {
-    for (state, expected) in [("06", false), ("07", true), ("08", true), ("02", false)] {
+fn a_connection_in_time_wait_is_over_and_one_that_was_reset_is_not() {
+    for (state, expected) in [("06", false), ("07", true), ("08", false), ("02", false)] {
         let over = read(&tcp(state, "")).map(|flow| flow.is_over);
         assert_eq!(over, Some(expected), "{state}");
     }
