@@ -6,10 +6,7 @@ use std::{
     os::unix::net::UnixListener,
     path::Path,
     process::Child,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -19,7 +16,7 @@ use weft_socket::{
     encode,
 };
 use weft_testkit::{
-    builders::{make_namespace, make_network_policy, make_pod, selector},
+    builders::{make_namespace, make_network_policy, make_pod},
     eventually::{eventually, eventually_eq},
     netns::Netns,
 };
@@ -181,17 +178,9 @@ impl World {
         });
     }
 
-    /// Killed and started again with another backend.
-    fn switch(&mut self, backend: Backend) {
-        self.kill();
-        self.backend = backend;
-        self.kill_and_start();
-    }
-
-    /// Killed, if it runs, and started again; ready.
+    /// Killed, if it runs, and started again; ready. (The socket of the dead is npc's to replace.)
     pub(crate) fn kill_and_start(&mut self) {
         self.kill();
-        std::fs::remove_file(self.dir.path().join("npc.sock")).expect("socket of the dead");
         self.start();
         self.ready();
     }
@@ -298,17 +287,6 @@ impl World {
             })
             .contains("weft")
     }
-
-    /// What of npc's there is outside of its backend.
-    fn rest(&self) -> String {
-        self.ns.sh(match self.backend {
-            Backend::Iptables => "nft list tables | grep weft || true",
-            Backend::Nftables => {
-                "ipset list -n; for t in iptables ip6tables; do for v in nft legacy; do \
-                 $t-$v-save | grep WEFT || true; done; done"
-            }
-        })
-    }
 }
 
 #[test]
@@ -382,12 +360,9 @@ fn pod_is_let_in(backend: Backend) {
 
     // Killed: the rules stay; started again: nothing changes.
     let before = world.rules();
-    let socket = world.dir.path().join("npc.sock");
     world.kill();
     assert_eq!(world.known(), ["10.32.0.1", "10.32.0.2"]);
-    std::fs::remove_file(socket).expect("socket of the dead");
-    world.start();
-    world.ready();
+    world.kill_and_start();
     let after = world.rules();
     assert_eq!(after, before);
     assert_eq!(world.known(), ["10.32.0.1", "10.32.0.2"]);
@@ -417,6 +392,17 @@ fn policies_get_into_force_problems_become_events_and_drift_is_repaired() {
 #[ignore = "needs root: own network namespaces"]
 fn policies_get_into_force_in_nftables_problems_become_events_and_drift_is_repaired() {
     policies_get_into_force(Backend::Nftables);
+}
+
+/// An event says so.
+fn noted(world: &World, words: &str) {
+    eventually(PATIENCE, || {
+        let notes = world.api.notes.lock().expect("notes").clone();
+        match notes.iter().any(|note| note.contains(words)) {
+            true => Ok(()),
+            false => Err(notes),
+        }
+    });
 }
 
 fn policies_get_into_force(backend: Backend) {
@@ -452,13 +438,7 @@ fn policies_get_into_force(backend: Backend) {
             Err(rules)
         }
     });
-    eventually(PATIENCE, || {
-        let notes = world.api.notes.lock().expect("notes").clone();
-        match notes.iter().any(|note| note.contains("endPort")) {
-            true => Ok(()),
-            false => Err(notes),
-        }
-    });
+    noted(&world, "endPort");
 
     let good = world.rules();
     world.ns.sh(match backend {
@@ -470,25 +450,8 @@ fn policies_get_into_force(backend: Backend) {
     eventually_eq(PATIENCE, &good, || world.rules());
     let both = ["10.32.0.1", "10.32.0.2"].map(str::to_owned).to_vec();
     eventually_eq(PATIENCE, &both, || world.known());
-    eventually(PATIENCE, || {
-        let notes = world.api.notes.lock().expect("notes").clone();
-        match notes
-            .iter()
-            .any(|note| note.contains("something else changed"))
-        {
-            true => Ok(()),
-            false => Err(notes),
-        }
-    });
-    let metrics = world.ns.run(|| {
-        let mut stream = TcpStream::connect("127.0.0.1:6781").expect("metrics");
-        stream
-            .write_all(b"GET /metrics HTTP/1.0\r\n\r\n")
-            .expect("request");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("answer");
-        answer
-    });
+    noted(&world, "something else changed");
+    let metrics = world.metrics();
     assert!(
         metrics.contains("weft_npc_drift_repairs_total "),
         "{metrics}"
@@ -500,64 +463,4 @@ pub(crate) fn arrives(host: u8, milliseconds: u64) -> bool {
     let to = SocketAddr::from(([10, 32, 0, host], 80));
     let result = TcpStream::connect_timeout(&to, Duration::from_millis(milliseconds));
     !matches!(result, Err(error) if error.kind() == ErrorKind::TimedOut)
-}
-
-/// Connects to a pod that lets nobody in, and to one that lets everybody in, from one that may
-/// send, until told to stop. Returns (attempts, wrongly allowed, wrongly refused).
-fn attempts(from: &Netns, stop: Arc<AtomicBool>) -> std::thread::JoinHandle<(u32, u32, u32)> {
-    from.run(move || {
-        std::thread::spawn(move || {
-            let (mut sent, mut leaked, mut lost) = (0, 0, 0);
-            while !stop.load(Ordering::Relaxed) {
-                sent += 1;
-                leaked += u32::from(arrives(2, 20));
-                lost += u32::from(!arrives(3, 900));
-            }
-            (sent, leaked, lost)
-        })
-    })
-}
-
-#[test]
-#[ignore = "needs root: own network namespaces"]
-fn a_switch_of_backends_opens_and_refuses_nothing_and_leaves_no_rest() {
-    let mut world = World::new(Backend::Iptables);
-    let pods = world.bridge(&[2, 3, 4]);
-    world.start_router();
-    let mut attached = world.attached.lock().expect("attachments");
-    attached.endpoints = [2, 3, 4].map(endpoint).into();
-    drop(attached);
-    for n in [2, 3, 4] {
-        let pod = make_pod("default", &format!("pod{n}")).uid(&format!("uid{n}"));
-        let pod = pod.label("app", &format!("pod{n}")).node("n1").build();
-        world.api.add(PODS, &pod);
-    }
-    let mut policy = make_network_policy("default", "closed").build();
-    policy.spec.get_or_insert_default().pod_selector = Some(selector(&[("app", "pod2")]));
-    world.api.add(POLICIES, &policy);
-    world.start();
-    world.ready();
-    let stop = Arc::new(AtomicBool::new(false));
-    let running: Vec<_> = (0..8)
-        .map(|_| attempts(&pods[2], Arc::clone(&stop)))
-        .collect();
-    for backend in [Backend::Nftables, Backend::Iptables, Backend::Nftables] {
-        world.switch(backend);
-        assert_eq!(world.rest(), "", "after the switch to {backend:?}");
-        assert!(
-            world.rules().contains("WEFT-NPC-I-pod2"),
-            "{}",
-            world.rules()
-        );
-    }
-    stop.store(true, Ordering::Relaxed);
-    let (mut sent, mut leaked, mut lost) = (0, 0, 0);
-    for prober in running {
-        let (more_sent, more_leaked, more_lost) = prober.join().expect("attempts");
-        sent += more_sent;
-        leaked += more_leaked;
-        lost += more_lost;
-    }
-    assert!(sent > 100, "only {sent} attempts");
-    assert_eq!((leaked, lost), (0, 0), "of {sent} attempts");
 }

@@ -16,7 +16,6 @@ use crate::{
 /// The rules are gone, and the API cannot be reached.
 fn reboot(world: &mut World) {
     world.kill();
-    fs::remove_file(world.dir.path().join("npc.sock")).expect("socket of the dead");
     // The kernel holds a set for a moment after the last rule that looked it up.
     eventually(PATIENCE, || {
         world.ns.try_sh("nft flush ruleset && ipset destroy")
@@ -175,7 +174,6 @@ fn without_reboot_the_rules_stay_whatever_the_snapshot_says() {
     let whole = world.rules();
     world.kill();
     fs::remove_file(snapshot(&world)).expect("removed");
-    fs::remove_file(world.dir.path().join("npc.sock")).expect("socket of the dead");
     api_is_away(&world);
     world.start();
     eventually(PATIENCE, || {

@@ -127,8 +127,6 @@ impl Node {
     /// kernel that it names holds rules.
     fn begin_and_die(&mut self, policy: &Value, holder: &str) {
         self.world.kill();
-        // It may not have come as far as to make it.
-        let _ = std::fs::remove_file(self.world.dir.path().join("npc.sock"));
         self.world.policy = Some(policy.clone());
         self.world.start();
         eventually(PATIENCE, || {

@@ -111,10 +111,7 @@ impl Node {
     pub(crate) fn restart(&mut self, meanwhile: impl FnOnce(&World)) {
         self.world.kill();
         meanwhile(&self.world);
-        let socket = self.world.dir.path().join("npc.sock");
-        std::fs::remove_file(socket).expect("socket of the dead");
-        self.world.start();
-        self.world.ready();
+        self.world.kill_and_start();
     }
 
     pub(crate) fn serve(&self, n: u8, server: &str) {
