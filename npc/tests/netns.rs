@@ -43,6 +43,8 @@ mod reboot;
 mod stage;
 #[path = "netns/switch.rs"]
 mod switch;
+#[path = "netns/world.rs"]
+mod world;
 
 use weft_netfilter::{
     Family,

@@ -11,7 +11,7 @@ use weft_testkit::{
 
 use crate::{
     api::{NAMESPACES, POLICIES},
-    process::{PATIENCE, World},
+    world::{PATIENCE, World},
 };
 
 /// A namespace that is pod `n` of the node.

@@ -15,8 +15,8 @@ use weft_testkit::{
 use self::node::{Node, at, local, remote};
 use crate::{
     api::{PODS, POLICIES},
-    process::PATIENCE,
     push::Flow,
+    world::PATIENCE,
 };
 
 /// What is promised, from the write to the API to the last byte.

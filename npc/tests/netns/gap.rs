@@ -27,7 +27,7 @@ use weft_testkit::{
 
 use crate::{
     api::{PODS, POLICIES},
-    process::{Backend, PATIENCE, World, arrives, endpoint},
+    world::{Backend, PATIENCE, World, arrives, endpoint},
 };
 
 /// How often npc is killed.

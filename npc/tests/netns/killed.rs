@@ -36,7 +36,7 @@ use weft_testkit::{eventually::eventually, netns::Netns};
 
 use crate::{
     change::{packets, rulesets},
-    process::PATIENCE,
+    world::PATIENCE,
 };
 
 /// Tells a process of this test program to be the npc that is killed.

@@ -16,7 +16,7 @@ use weft_testkit::{
 
 use crate::{
     api::{PODS, POLICIES},
-    process::World,
+    world::World,
 };
 
 /// The node and its pods: `pod2` lets nobody in, `pod3` everybody; who sends is `pod4`.

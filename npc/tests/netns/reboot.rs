@@ -10,7 +10,7 @@ use weft_testkit::{
 
 use crate::{
     api::{PODS, POLICIES},
-    process::{Backend, PATIENCE, World, endpoint},
+    world::{Backend, PATIENCE, World, endpoint},
 };
 
 /// The rules are gone, and the API cannot be reached.

@@ -21,7 +21,7 @@ use weft_testkit::{
 
 use crate::{
     api::{PODS, POLICIES},
-    process::{PATIENCE, World, endpoint},
+    world::{PATIENCE, World, endpoint},
 };
 
 /// Nobody may reach it.

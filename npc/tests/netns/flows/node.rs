@@ -9,8 +9,8 @@ use weft_testkit::{builders::make_pod, netns::Netns};
 
 use crate::{
     api::PODS,
-    process::{Backend, World, endpoint},
     push::{Flow, Traffic},
+    world::{Backend, World, endpoint},
 };
 
 /// A node with the pods 2, 3 and 4, and pods 10.32.1.5 and 10.32.1.6 of another one.
