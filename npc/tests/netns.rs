@@ -17,6 +17,8 @@ mod change;
 mod denial;
 #[path = "netns/drift.rs"]
 mod drift;
+#[path = "netns/dual.rs"]
+mod dual;
 #[path = "netns/flows.rs"]
 mod flows;
 #[path = "netns/gap.rs"]

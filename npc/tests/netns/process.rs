@@ -3,13 +3,13 @@
 use serde_json::json;
 use weft_socket::{CallError, NpcRequest, code};
 use weft_testkit::{
-    builders::{make_network_policy, make_pod},
+    builders::make_network_policy,
     eventually::{eventually, eventually_eq},
 };
 
 use crate::{
     api::{PODS, POLICIES},
-    world::{Backend, PATIENCE, World, endpoint},
+    world::{Backend, PATIENCE, World, endpoint, pod},
 };
 
 #[test]
@@ -64,22 +64,14 @@ fn pod_is_let_in(backend: Backend) {
     // A pod that the API does not show yet is let in when it does.
     let api = world.api.clone();
     let late = std::thread::spawn(move || {
-        api.add(
-            PODS,
-            &make_pod("default", "pod2").uid("uid2").node("n1").build(),
-        );
+        api.add(PODS, &pod(2).build());
     });
     world
         .ask::<Option<()>>(&NpcRequest::Pod(endpoint(2)))
         .expect("let in");
     late.join().expect("added");
     assert_eq!(world.known(), ["10.32.0.1", "10.32.0.2"]);
-    world
-        .attached
-        .lock()
-        .expect("attachments")
-        .endpoints
-        .push(endpoint(2));
+    world.attach(endpoint(2));
 
     // Killed: the rules stay; started again: nothing changes.
     let before = world.rules();
@@ -133,11 +125,7 @@ fn policies_get_into_force(backend: Backend) {
     world.start_router();
     world.start();
     world.ready();
-    let pod = make_pod("default", "pod2").uid("uid2").node("n1").build();
-    world.api.add(PODS, &pod);
-    world
-        .ask::<Option<()>>(&NpcRequest::Pod(endpoint(2)))
-        .expect("let in");
+    world.come(2);
     let dump = || world.ask::<String>(&NpcRequest::Dump).expect("dump");
     assert!(!dump().contains("default/pod2"), "{}", dump());
 

@@ -4,13 +4,13 @@ use std::{fs, path::PathBuf};
 
 use weft_socket::NpcRequest;
 use weft_testkit::{
-    builders::{make_network_policy, make_pod},
+    builders::make_network_policy,
     eventually::{eventually, eventually_eq},
 };
 
 use crate::{
     api::{PODS, POLICIES},
-    world::{Backend, PATIENCE, World, endpoint},
+    world::{Backend, PATIENCE, World, endpoint, pod},
 };
 
 /// The rules are gone, and the API cannot be reached.
@@ -46,12 +46,7 @@ fn world(backend: Backend) -> World {
     world.ready();
     for n in [2, 3] {
         world.come(n);
-        let attached = &world.attached;
-        attached
-            .lock()
-            .expect("attachments")
-            .endpoints
-            .push(endpoint(n));
+        world.attach(endpoint(n));
     }
     let mut policy = make_network_policy("default", "closed").build();
     let spec = policy.spec.get_or_insert_default();
@@ -101,8 +96,7 @@ fn a_node_without_api(backend: Backend) {
     eventually_eq(PATIENCE, &early, || world.rules());
 
     // A pod that comes now waits, closed, for the API.
-    let pod = make_pod("default", "pod4").uid("uid4").node("n1");
-    world.api.add(PODS, &pod.build());
+    world.api.add(PODS, &pod(4).build());
     let dir = world.dir.path().join("npc.sock");
     let waiting = std::thread::spawn(move || {
         weft_socket::call::<_, Option<()>>(

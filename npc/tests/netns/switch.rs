@@ -13,15 +13,12 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use weft_testkit::{
-    builders::{make_network_policy, make_pod, selector},
-    eventually::eventually,
-    netns::Netns,
-};
+use weft_testkit::{eventually::eventually, netns::Netns};
 
 use crate::{
-    api::{PODS, POLICIES},
-    world::{PATIENCE, World, endpoint},
+    api::PODS,
+    dual::{addresses, endpoint},
+    world::{PATIENCE, World, pod},
 };
 
 /// Nobody may reach it.
@@ -33,10 +30,6 @@ const SENDER: u8 = 4;
 const ROUND: Duration = Duration::from_millis(4);
 const PORT: u16 = 80;
 
-fn addresses(n: u8) -> [IpAddr; 2] {
-    [format!("10.32.0.{n}"), format!("fd10:32::{n}")].map(|text| text.parse().expect("address"))
-}
-
 /// A node with the three pods.
 struct Node {
     world: World,
@@ -44,52 +37,21 @@ struct Node {
     receivers: [(u8, Netns); 2],
 }
 
-fn pod(world: &World, n: u8) -> Netns {
-    let ns = Netns::new();
-    world.ns.sh(&format!(
-        "ip link add vethwepl{n} master weave type veth peer name eth0 netns {} && \
-         ip link set vethwepl{n} up",
-        ns.name()
-    ));
-    ns.sh(&format!(
-        "sysctl -qw net.ipv6.conf.all.disable_ipv6=0 && ip link set eth0 up && \
-         ip addr add 10.32.0.{n}/12 dev eth0 && ip addr add fd10:32::{n}/64 dev eth0 nodad"
-    ));
-    world.attached.lock().expect("attachments").endpoints.push({
-        let mut endpoint = endpoint(n);
-        endpoint.addresses = addresses(n).into();
-        endpoint
-    });
-    let name = format!("pod{n}");
-    let object = make_pod("default", &name).uid(&format!("uid{n}"));
-    let object = object.label("app", &name).node("n1").build();
-    world.api.add(PODS, &object);
-    ns
+/// Pod `n` is there, for everybody.
+fn come(world: &World, n: u8) -> Netns {
+    world.attach(endpoint(n));
+    world.api.add(PODS, &pod(n).build());
+    world.dual_wire(n)
 }
 
 impl Node {
     fn new(policy: &Value) -> Self {
         let world = World::with(policy);
-        world
-            .ns
-            .sh("sysctl -qw net.bridge.bridge-nf-call-iptables=0 \
-             net.bridge.bridge-nf-call-ip6tables=0 net.ipv6.conf.all.disable_ipv6=0 && \
-             ip link add weave type bridge nf_call_iptables 1 nf_call_ip6tables 1 && \
-             ip link set weave up && ip addr add 10.32.0.1/12 dev weave && \
-             ip addr add fd10:32::1/64 dev weave nodad");
-        {
-            let mut attached = world.attached.lock().expect("attachments");
-            attached.blocks.push("fd10:32::/122".parse().expect("net"));
-            let gateway = "fd10:32::1".parse().expect("address");
-            attached.gateways.push(gateway);
-        }
-        let mut closed = make_network_policy("default", "closed").build();
-        let label = format!("pod{CLOSED}");
-        closed.spec.get_or_insert_default().pod_selector = Some(selector(&[("app", &label)]));
-        world.api.add(POLICIES, &closed);
+        world.dual_bridge();
+        world.close(CLOSED);
         Self {
-            receivers: [CLOSED, OPEN].map(|n| (n, pod(&world, n))),
-            sender: pod(&world, SENDER),
+            receivers: [CLOSED, OPEN].map(|n| (n, come(&world, n))),
+            sender: come(&world, SENDER),
             world,
         }
     }

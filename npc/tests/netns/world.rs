@@ -16,12 +16,12 @@ use weft_socket::{
     encode,
 };
 use weft_testkit::{
-    builders::{make_namespace, make_pod},
+    builders::{PodBuilder, make_namespace, make_network_policy, make_pod},
     eventually::eventually,
     netns::Netns,
 };
 
-use crate::api::{Api, NAMESPACES, PODS};
+use crate::api::{Api, NAMESPACES, PODS, POLICIES};
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -57,6 +57,13 @@ pub(crate) fn endpoint(n: u8) -> Endpoint {
         addresses: vec![format!("10.32.0.{n}").parse().expect("address")],
         host_ifname: format!("vethwepl{n}"),
     }
+}
+
+/// Pod `n` of this node, labelled `app=pod<n>`.
+pub(crate) fn pod(n: u8) -> PodBuilder {
+    let name = format!("pod{n}");
+    let pod = make_pod("default", &name).uid(&format!("uid{n}"));
+    pod.label("app", &name).node("n1")
 }
 
 /// Answers every question with the list of attachments.
@@ -185,26 +192,52 @@ impl World {
         self.ready();
     }
 
-    /// The bridge of the pods, with a namespace behind it for each of these. Pod 2 is one of them,
-    /// and the last one reaches it: nothing is enforced.
-    pub(crate) fn bridge(&self, pods: &[u8]) -> Vec<Netns> {
+    /// The router lists it from now on.
+    pub(crate) fn attach(&self, endpoint: Endpoint) {
+        let mut attached = self.attached.lock().expect("attachments");
+        attached.endpoints.push(endpoint);
+    }
+
+    /// A policy that lets nobody in to pod `n`.
+    pub(crate) fn close(&self, n: u8) {
+        let closed = make_network_policy("default", "closed");
+        let closed = closed.selects(&[("app", &format!("pod{n}"))]).build();
+        self.api.add(POLICIES, &closed);
+    }
+
+    /// The bridge of the pods, with IPv4 alone.
+    pub(crate) fn bridge(&self) {
         self.ns
             .sh("sysctl -qw net.bridge.bridge-nf-call-iptables=0 && \
              ip link add weave type bridge nf_call_iptables 1 && ip link set weave up && \
              ip addr add 10.32.0.1/12 dev weave");
-        let wire = |n: &u8| {
-            let pod = Netns::new();
-            self.ns.sh(&format!(
-                "ip link add vethwepl{n} master weave type veth peer name eth0 netns {} && \
-                 ip link set vethwepl{n} up",
-                pod.name()
-            ));
-            pod.sh(&format!(
-                "ip link set eth0 up && ip addr add 10.32.0.{n}/12 dev eth0"
-            ));
-            pod
-        };
-        let pods: Vec<Netns> = pods.iter().map(wire).collect();
+    }
+
+    /// A namespace whose `eth0`, still down, is `device` at the bridge.
+    pub(crate) fn port(&self, device: &str) -> Netns {
+        let ns = Netns::new();
+        self.ns.sh(&format!(
+            "ip link add {device} master weave type veth peer name eth0 netns {} && \
+             ip link set {device} up",
+            ns.name()
+        ));
+        ns
+    }
+
+    /// A namespace that is pod `n`, with IPv4 alone.
+    pub(crate) fn wire(&self, n: u8) -> Netns {
+        let ns = self.port(&format!("vethwepl{n}"));
+        ns.sh(&format!(
+            "ip link set eth0 up && ip addr add 10.32.0.{n}/12 dev eth0"
+        ));
+        ns
+    }
+
+    /// The bridge with these pods. Pod 2 is one of them, and the last one reaches it: nothing is
+    /// enforced.
+    pub(crate) fn bridge_with(&self, pods: &[u8]) -> Vec<Netns> {
+        self.bridge();
+        let pods: Vec<Netns> = pods.iter().map(|n| self.wire(*n)).collect();
         // The control: nothing judges yet. A port that has just come up may miss the first question
         // for an address.
         let last = pods.last().expect("a pod");
@@ -240,10 +273,7 @@ impl World {
 
     /// A pod of this node comes: the API shows it and npc lets it in.
     pub(crate) fn come(&self, n: u8) {
-        let pod = make_pod("default", &format!("pod{n}"))
-            .uid(&format!("uid{n}"))
-            .node("n1");
-        self.api.add(PODS, &pod.build());
+        self.api.add(PODS, &pod(n).build());
         self.ask::<Option<()>>(&NpcRequest::Pod(endpoint(n)))
             .expect("let in");
     }
