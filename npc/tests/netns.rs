@@ -31,6 +31,8 @@ mod killed;
 mod node;
 #[path = "netns/off.rs"]
 mod off;
+#[path = "netns/pace.rs"]
+mod pace;
 #[path = "netns/probe.rs"]
 mod probe;
 #[path = "netns/process.rs"]

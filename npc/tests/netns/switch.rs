@@ -6,7 +6,7 @@ use std::{
     net::{IpAddr, SocketAddr, UdpSocket},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -18,6 +18,7 @@ use weft_testkit::{eventually::eventually, netns::Netns};
 use crate::{
     api::PODS,
     dual::{addresses, endpoint},
+    pace::{pause, receiver},
     world::{PATIENCE, World, pod},
 };
 
@@ -65,7 +66,7 @@ impl Node {
                 let stop = Arc::clone(stop);
                 ns.run(move || {
                     // Bound before anything is sent.
-                    let socket = UdpSocket::bind((address, PORT)).expect("bound");
+                    let socket = receiver((address, PORT));
                     (
                         address,
                         std::thread::spawn(move || received(&socket, &stop)),
@@ -74,12 +75,14 @@ impl Node {
             })
         });
         let receivers = receivers.collect();
-        let stopped = Arc::clone(&stop);
+        let (stopped, rounds) = (Arc::clone(&stop), Arc::new(AtomicU32::new(0)));
+        let counted = Arc::clone(&rounds);
         let sender = self
             .sender
-            .run(move || std::thread::spawn(move || send_until(&stopped)));
+            .run(move || std::thread::spawn(move || send_until(&stopped, &counted)));
         Fire {
             stop,
+            rounds,
             receivers,
             sender,
         }
@@ -118,13 +121,11 @@ fn received(socket: &UdpSocket, stop: &AtomicBool) -> BTreeSet<u32> {
     }
 }
 
-/// One datagram to each pod and family per round, each from a port of its own. Returns the number
-/// of rounds.
-#[allow(clippy::disallowed_methods, reason = "sends at a fixed rate")]
-fn send_until(stop: &AtomicBool) -> u32 {
+/// One datagram to each pod and family per round, each from a port of its own. Counts the rounds.
+fn send_until(stop: &AtomicBool, rounds: &AtomicU32) {
     let start = Instant::now();
-    let mut round = 0_u32;
     while !stop.load(Ordering::Relaxed) {
+        let round = rounds.load(Ordering::Relaxed);
         for n in [CLOSED, OPEN] {
             for (from, to) in addresses(SENDER).into_iter().zip(addresses(n)) {
                 let port = 10_000 + u16::try_from(round % 20_000).expect("small");
@@ -134,17 +135,17 @@ fn send_until(stop: &AtomicBool) -> u32 {
                 socket.send_to(&round.to_be_bytes(), to).expect("sent");
             }
         }
-        round += 1;
-        std::thread::sleep((ROUND * round).saturating_sub(start.elapsed()));
+        rounds.store(round + 1, Ordering::Relaxed);
+        pause(start + ROUND * (round + 1));
     }
-    round
 }
 
 /// Senders and receivers at work.
 struct Fire {
     stop: Arc<AtomicBool>,
+    rounds: Arc<AtomicU32>,
     receivers: Vec<(IpAddr, JoinHandle<BTreeSet<u32>>)>,
-    sender: JoinHandle<u32>,
+    sender: JoinHandle<()>,
 }
 
 /// What came of what was sent.
@@ -160,7 +161,8 @@ struct Score {
 impl Fire {
     fn cease(self, since: Instant) -> Score {
         self.stop.store(true, Ordering::Relaxed);
-        let rounds = self.sender.join().expect("sender");
+        self.sender.join().expect("sender");
+        let rounds = self.rounds.load(Ordering::Relaxed);
         let mut score = Score {
             rounds,
             seconds: since.elapsed().as_secs_f64(),
@@ -241,13 +243,9 @@ fn a_switch_under_fire_opens_and_loses_nothing_and_leaves_no_rest() {
 
     // The control: nothing judges yet, so everything arrives. (It fills the neighbour tables too.)
     let (control, since) = (node.fire(), Instant::now());
-    eventually(PATIENCE, || {
-        let asked = since.elapsed();
-        if asked > ROUND * 50 {
-            Ok(())
-        } else {
-            Err(asked)
-        }
+    eventually(PATIENCE, || match control.rounds.load(Ordering::Relaxed) {
+        rounds if rounds > 50 => Ok(()),
+        rounds => Err(rounds),
     });
     let control = control.cease(since);
     assert!(control.wrongly_allowed.len() > 40, "{control:?}");

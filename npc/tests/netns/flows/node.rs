@@ -8,8 +8,8 @@ use weft_testkit::{builders::make_pod, netns::Netns};
 
 use crate::{
     api::PODS,
-    dual::endpoint,
-    push::{Flow, Traffic},
+    dual::{addresses, endpoint},
+    push::{Flow, Traffic, Transport},
     world::{Backend, World, pod},
 };
 
@@ -85,23 +85,26 @@ impl Node {
     }
 
     /// Of pod `n`.
+    fn flow(&self, name: &'static str, transport: Transport, n: u8, server: &str) -> Flow {
+        let server = at(server);
+        let [v4, v6] = addresses(n);
+        let source = if server.is_ipv4() { v4 } else { v6 };
+        let ends = [SocketAddr::new(source, 0), server];
+        self.traffic.flow(name, transport, &self.pods[&n], ends)
+    }
+
     pub(crate) fn tcp(&self, name: &'static str, n: u8, server: &str) -> Flow {
-        let source = match at(server) {
-            SocketAddr::V4(_) => format!("10.32.0.{n}"),
-            SocketAddr::V6(_) => format!("fd10:32::{n}"),
-        };
-        self.traffic.tcp(name, &self.pods[&n], &source, at(server))
+        self.flow(name, Transport::Tcp, n, server)
     }
 
     pub(crate) fn udp(&self, name: &'static str, n: u8, server: &str) -> Flow {
-        let source = format!("10.32.0.{n}");
-        self.traffic.udp(name, &self.pods[&n], &source, at(server))
+        self.flow(name, Transport::Udp, n, server)
     }
 
     /// Of the other node's pod `n`.
     pub(crate) fn far_tcp(&self, name: &'static str, n: u8, server: &str) -> Flow {
-        let source = format!("10.32.1.{n}");
-        self.traffic.tcp(name, &self.far, &source, at(server))
+        let ends = [at(&format!("10.32.1.{n}:0")), at(server)];
+        self.traffic.flow(name, Transport::Tcp, &self.far, ends)
     }
 
     fn count(&self, metric: &str) -> u64 {
