@@ -14,7 +14,8 @@ use weft_testkit::eventually::eventually;
 
 use crate::{
     dual::addresses,
-    node::{CLOSED, Node, OPEN, arrives},
+    node::{CLOSED, Node, OPEN},
+    world::arrives,
 };
 
 /// What drift repair promises.

@@ -205,12 +205,13 @@ fn open(pod: &Netns, milliseconds: u64, stop: &Stop) -> JoinHandle<(u32, u32)> {
     let stop = Arc::clone(stop);
     pod.run(move || {
         std::thread::spawn(move || {
+            let patience = Duration::from_millis(milliseconds);
             let (mut opened, mut arrived) = (0, 0);
             let mut due = Instant::now();
             while !stop.load(Ordering::Relaxed) {
                 opened += 1;
                 // Less than the second after which a lost SYN is sent again.
-                arrived += u32::from(arrives(2, milliseconds));
+                arrived += u32::from(arrives([10, 32, 0, 2].into(), patience));
                 due = Instant::now().max(due + PACE);
                 pause(due);
             }

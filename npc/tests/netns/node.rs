@@ -1,11 +1,6 @@
 //! A node of both families with a bridge and pods, on which npc runs.
 
-use std::{
-    collections::BTreeMap,
-    io::ErrorKind,
-    net::{IpAddr, SocketAddr, TcpStream},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::Value;
 use weft_socket::NpcRequest;
@@ -14,7 +9,7 @@ use weft_testkit::{eventually::eventually, netns::Netns};
 use crate::{
     api::PODS,
     dual::{addresses, endpoint},
-    world::{PATIENCE, World, pod},
+    world::{PATIENCE, World, arrives, pod},
 };
 
 /// The node and its pods: `pod2` lets nobody in, `pod3` everybody; who sends is `pod4`.
@@ -28,12 +23,6 @@ pub(crate) const CLOSED: u8 = 2;
 /// Who lets everybody in.
 pub(crate) const OPEN: u8 = 3;
 const SENDER: u8 = 4;
-
-/// Whether a connection gets there. Nobody listens: what arrives is answered by a reset.
-pub(crate) fn arrives(to: IpAddr, patience: Duration) -> bool {
-    let result = TcpStream::connect_timeout(&SocketAddr::new(to, 80), patience);
-    !matches!(result, Err(error) if error.kind() == ErrorKind::TimedOut)
-}
 
 impl Node {
     /// npc runs with this section `policy` of its configuration, and everything is in force.

@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _},
-    net::{SocketAddr, TcpStream},
+    net::{IpAddr, SocketAddr, TcpStream},
     os::unix::net::UnixListener,
     path::Path,
     process::Child,
@@ -241,9 +241,11 @@ impl World {
         // The control: nothing judges yet. A port that has just come up may miss the first question
         // for an address.
         let last = pods.last().expect("a pod");
-        eventually(PATIENCE, || match last.run(|| arrives(2, 900)) {
-            true => Ok(()),
-            false => Err("pod 2 does not answer"),
+        eventually(PATIENCE, || {
+            match last.run(|| arrives([10, 32, 0, 2].into(), Duration::from_secs(2))) {
+                true => Ok(()),
+                false => Err("pod 2 does not answer"),
+            }
         });
         pods
     }
@@ -319,9 +321,8 @@ impl World {
     }
 }
 
-/// Does a connection to the pod get there? Nobody listens: what arrives is answered by a reset.
-pub(crate) fn arrives(host: u8, milliseconds: u64) -> bool {
-    let to = SocketAddr::from(([10, 32, 0, host], 80));
-    let result = TcpStream::connect_timeout(&to, Duration::from_millis(milliseconds));
+/// Whether a connection gets there. Nobody listens: what arrives is answered by a reset.
+pub(crate) fn arrives(to: IpAddr, patience: Duration) -> bool {
+    let result = TcpStream::connect_timeout(&SocketAddr::new(to, 80), patience);
     !matches!(result, Err(error) if error.kind() == ErrorKind::TimedOut)
 }
