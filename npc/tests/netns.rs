@@ -17,6 +17,8 @@ mod change;
 mod denial;
 #[path = "netns/drift.rs"]
 mod drift;
+#[path = "netns/dual.rs"]
+mod dual;
 #[path = "netns/flows.rs"]
 mod flows;
 #[path = "netns/gap.rs"]
@@ -29,6 +31,8 @@ mod killed;
 mod node;
 #[path = "netns/off.rs"]
 mod off;
+#[path = "netns/pace.rs"]
+mod pace;
 #[path = "netns/probe.rs"]
 mod probe;
 #[path = "netns/process.rs"]
@@ -43,6 +47,8 @@ mod reboot;
 mod stage;
 #[path = "netns/switch.rs"]
 mod switch;
+#[path = "netns/world.rs"]
+mod world;
 
 use weft_netfilter::{
     Family,

@@ -16,5 +16,7 @@ mod reach;
 mod repair;
 #[path = "netns/shortcut.rs"]
 mod shortcut;
+#[path = "netns/table.rs"]
+mod table;
 #[path = "netns/world.rs"]
 mod world;

@@ -3,9 +3,15 @@
 //! Times are milliseconds since [`Measured::begun_unix_ms`], so that what was done to the network
 //! meanwhile (by somebody with the same clock) can be laid beside them.
 
-use std::{net::SocketAddr, str::FromStr};
+use std::{
+    net::SocketAddr,
+    str::FromStr,
+    time::{SystemTime, SystemTimeError, UNIX_EPOCH},
+};
 
 use serde::{Deserialize, Serialize};
+
+use crate::duration::millis;
 
 /// Attempts in a row that may lie between two wrong ones of the same window: attempts under way at
 /// the same time overtake each other.
@@ -314,6 +320,19 @@ pub struct Measured {
     pub lanes: Vec<Lane>,
     /// Flows.
     pub flows: Vec<Flow>,
+}
+
+/// The wall clock, milliseconds since 1970: by it others lay their times beside those of a report.
+///
+/// # Errors
+/// The clock stands before 1970.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the one place that reads the wall clock"
+)]
+pub fn unix_ms() -> Result<u64, SystemTimeError> {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH)?;
+    Ok(millis(since))
 }
 
 #[cfg(test)]

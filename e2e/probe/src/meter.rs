@@ -8,11 +8,7 @@
 mod flow;
 mod lane;
 
-use std::{
-    io::Read as _,
-    process::ExitCode,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{io::Read as _, process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
 use tokio::{
@@ -20,7 +16,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep},
 };
-use weft_probe::measured::{Expect, Flow, Lane, Measured, Target};
+use weft_probe::measured::{Expect, Flow, Lane, Measured, Outcome, Target, unix_ms};
 
 use crate::{
     duration,
@@ -145,7 +141,7 @@ pub(crate) async fn measure(
         start: Instant::now(),
         stop,
     };
-    let begun_unix_ms = unix_ms()?;
+    let begun_unix_ms = unix_ms().context("the clock stands before 1970")?;
 
     let mut lanes: JoinSet<(usize, Lane)> = JoinSet::new();
     let all = arguments
@@ -193,20 +189,8 @@ fn in_order<T>(mut parts: Vec<(usize, T)>) -> Vec<T> {
     parts.into_iter().map(|(_, part)| part).collect()
 }
 
-#[allow(
-    clippy::disallowed_methods,
-    reason = "the one place that reads the wall clock: others lay their times beside the report's"
-)]
-fn unix_ms() -> anyhow::Result<u64> {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .context("the clock stands before 1970")?;
-    Ok(duration::millis(since))
-}
-
 /// What an error of a socket says of the network.
-pub(crate) fn outcome(error: &std::io::Error) -> weft_probe::measured::Outcome {
-    use weft_probe::measured::Outcome;
+pub(crate) fn outcome(error: &std::io::Error) -> Outcome {
     match ErrorClass::of(error) {
         ErrorClass::Timeout => Outcome::Silent,
         ErrorClass::Refused => Outcome::Refused,

@@ -2,7 +2,8 @@
 //! datagram (UDP); on ports of `--push` numbers that nobody asked for.
 
 use std::{
-    net::{IpAddr, Ipv6Addr, SocketAddr},
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     process::ExitCode,
     sync::Arc,
 };
@@ -11,13 +12,16 @@ use anyhow::Context as _;
 use futures::future::{select_all, try_join_all};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream, UdpSocket},
+    net::{TcpListener, TcpSocket, TcpStream, UdpSocket},
 };
 
 use crate::{push::push, report::Greeting, stop};
 
 /// Bytes of a datagram that come back in the answer; enough for a sequence number.
 const ECHO_BYTES: usize = 64;
+/// Connections that wait to be taken. The usual 128 are a quarter of a second of a meter at full rate:
+/// what a server that has no processor for so long loses would look like a fault of the network.
+const WAITING: u32 = 4096;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -43,11 +47,11 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let me: Arc<str> = host_name()?.into();
     let mut tasks = Vec::new();
     for port in &arguments.tcp {
-        let listener = bind_tcp(arguments.address, *port).await?;
+        let listener = bind_tcp(arguments.address, *port)?;
         tasks.push(tokio::spawn(serve_tcp(listener, Arc::clone(&me))));
     }
     for port in &arguments.push {
-        let listener = bind_tcp(arguments.address, *port).await?;
+        let listener = bind_tcp(arguments.address, *port)?;
         tasks.push(tokio::spawn(serve_push(listener)));
     }
     for port in &arguments.udp {
@@ -71,15 +75,24 @@ pub(crate) fn host_name() -> anyhow::Result<String> {
 }
 
 /// Listens on both families where the node has IPv6, otherwise on IPv4.
-async fn bind_tcp(address: Option<IpAddr>, port: u16) -> anyhow::Result<TcpListener> {
+fn bind_tcp(address: Option<IpAddr>, port: u16) -> anyhow::Result<TcpListener> {
     let bound = match address {
-        Some(address) => TcpListener::bind((address, port)).await,
-        None => match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
-            Ok(listener) => Ok(listener),
-            Err(_) => TcpListener::bind(("0.0.0.0", port)).await,
-        },
+        Some(address) => listen(address, port),
+        None => listen(Ipv6Addr::UNSPECIFIED.into(), port)
+            .or_else(|_| listen(Ipv4Addr::UNSPECIFIED.into(), port)),
     };
     bound.with_context(|| format!("listen on TCP port {port}"))
+}
+
+fn listen(address: IpAddr, port: u16) -> io::Result<TcpListener> {
+    let socket = match address {
+        IpAddr::V4(_) => TcpSocket::new_v4()?,
+        IpAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // Connections of a server before us may still be there.
+    socket.set_reuseaddr(true)?;
+    socket.bind(SocketAddr::new(address, port))?;
+    socket.listen(WAITING)
 }
 
 /// Binds each local address of the container, so that an answer leaves from the address that was
@@ -213,6 +226,20 @@ pub(crate) mod tests {
         let address = listener.local_addr().expect("a bound socket");
         tokio::spawn(serve_push(listener));
         address
+    }
+
+    #[tokio::test]
+    async fn connections_wait_for_a_server_that_has_no_time() {
+        let listener = bind_tcp(Some(Ipv4Addr::LOCALHOST.into()), 0).expect("a free port");
+        let address = listener.local_addr().expect("a bound socket");
+        let mut kept = Vec::new();
+        // Nobody takes any: one that finds no room waits for ever.
+        while kept.len() < 500 {
+            let patience = std::time::Duration::from_secs(10);
+            let connected = tokio::time::timeout(patience, TcpStream::connect(address)).await;
+            let stream = connected.map(|connected| connected.expect("no error"));
+            kept.push(stream.unwrap_or_else(|_| panic!("{} connections wait", kept.len())));
+        }
     }
 
     #[test]

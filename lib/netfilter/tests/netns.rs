@@ -1,6 +1,10 @@
 //! The planner, the text and the executor against a real kernel, with both variants of iptables,
 //! and the same for nftables.
 
+#[path = "netns/conntrack.rs"]
+mod conntrack;
+#[path = "netns/elements.rs"]
+mod elements;
 #[path = "netns/foreign.rs"]
 mod foreign;
 #[path = "netns/nft.rs"]

@@ -12,7 +12,11 @@ use serde_json::json;
 use weft_socket::{NpcRequest, NpcStatus};
 use weft_testkit::eventually::eventually;
 
-use crate::node::{CLOSED, Node, OPEN, addresses, arrives};
+use crate::{
+    dual::addresses,
+    node::{CLOSED, Node, OPEN},
+    world::arrives,
+};
 
 /// What drift repair promises.
 const PROMISE: Duration = Duration::from_secs(1);
@@ -34,7 +38,8 @@ fn prober(node: &Node, stop: Arc<AtomicBool>) -> std::thread::JoinHandle<[u32; 3
                 for family in 0..2 {
                     counts[0] += 1;
                     let short = Duration::from_millis(20);
-                    let long = Duration::from_secs(2);
+                    // Less than the second after which a lost SYN is sent again.
+                    let long = Duration::from_millis(900);
                     counts[1] += u32::from(arrives(addresses(CLOSED)[family], short));
                     counts[2] += u32::from(!arrives(addresses(OPEN)[family], long));
                 }

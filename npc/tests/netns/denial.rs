@@ -11,22 +11,8 @@ use weft_testkit::{
 
 use crate::{
     api::{NAMESPACES, POLICIES},
-    process::{PATIENCE, World},
+    world::{PATIENCE, World},
 };
-
-/// A namespace that is pod `n` of the node.
-fn pod(world: &World, n: u8) -> Netns {
-    let ns = Netns::new();
-    world.ns.sh(&format!(
-        "ip link add vethwepl{n} type veth peer name eth0 netns {} && \
-         ip link set vethwepl{n} master weave up",
-        ns.name()
-    ));
-    ns.sh(&format!(
-        "ip link set eth0 up && ip addr add 10.32.0.{n}/12 dev eth0"
-    ));
-    ns
-}
 
 /// Sends a datagram from port 40000 of the namespace's pod `from` to port 80 of pod `to`.
 fn send(ns: &Netns, from: u8, to: u8) {
@@ -54,15 +40,11 @@ fn denied(end: &Value, reason: &str, policies: &str) -> Value {
 /// npc with this section `policy`, on a bridge with pods 2 and 3, and an address that is nobody's.
 fn stage(policy: &Value) -> (World, [Netns; 3]) {
     let mut world = World::with(policy);
-    world
-        .ns
-        .sh("sysctl -qw net.bridge.bridge-nf-call-iptables=0 && \
-         ip link add weave type bridge nf_call_iptables 1 && ip link set weave up && \
-         ip addr add 10.32.0.1/12 dev weave");
+    world.bridge();
     world.start_router();
     world.start();
     world.ready();
-    let pods = [2, 3, 9].map(|n| pod(&world, n));
+    let pods = [2, 3, 9].map(|n| world.wire(n));
     world.come(2);
     world.come(3);
     (world, pods)

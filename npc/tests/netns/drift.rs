@@ -8,7 +8,7 @@ use weft_testkit::eventually::eventually;
 
 use crate::{
     node::{CLOSED, Node, OPEN},
-    process::PATIENCE,
+    world::PATIENCE,
 };
 
 /// What is promised.

@@ -15,8 +15,8 @@ use weft_testkit::{
 use self::node::{Node, at, local, remote};
 use crate::{
     api::{PODS, POLICIES},
-    process::PATIENCE,
-    push::Flow,
+    push::{Flow, Transport},
+    world::PATIENCE,
 };
 
 /// What is promised, from the write to the API to the last byte.
@@ -193,11 +193,11 @@ fn confined(backend: &str) {
         node.udp("udp of the node to 4", 4, "10.32.0.1:7000"),
         node.tcp("tcp of another node to 4", 4, "10.32.1.5:7000"),
         // From the node to its own pod: always.
-        node.traffic.tcp(
+        node.traffic.flow(
             "tcp to the node",
+            Transport::Tcp,
             &node.world.ns,
-            "10.32.0.1",
-            at("10.32.0.3:7000"),
+            ["10.32.0.1:0", "10.32.0.3:7000"].map(at),
         ),
     ];
     all_go_on(&forbidden);
@@ -217,19 +217,25 @@ fn confined(backend: &str) {
     undisturbed(&allowed);
 }
 
+/// Flows of the pods 3 and 4 with pod 2 that go on.
+fn of_3_and_4(node: &Node) -> ([Flow; 2], [Flow; 2]) {
+    node.serve(2, "10.32.0.2:7000");
+    let flows = |n, [tcp, udp]: [&'static str; 2]| {
+        [
+            node.tcp(tcp, n, "10.32.0.2:7000"),
+            node.udp(udp, n, "10.32.0.2:7000"),
+        ]
+    };
+    let of_3 = flows(3, ["tcp of 3", "udp of 3"]);
+    let of_4 = flows(4, ["tcp of 4", "udp of 4"]);
+    all_go_on(&of_3);
+    all_go_on(&of_4);
+    (of_3, of_4)
+}
+
 fn restarts(backend: &str) {
     let mut node = Node::new(backend);
-    node.serve(2, "10.32.0.2:7000");
-    let forbidden = [
-        node.tcp("tcp of 3", 3, "10.32.0.2:7000"),
-        node.udp("udp of 3", 3, "10.32.0.2:7000"),
-    ];
-    let allowed = [
-        node.tcp("tcp of 4", 4, "10.32.0.2:7000"),
-        node.udp("udp of 4", 4, "10.32.0.2:7000"),
-    ];
-    all_go_on(&forbidden);
-    all_go_on(&allowed);
+    let (forbidden, allowed) = of_3_and_4(&node);
     // What became stricter while npc was dead is cut when it is back.
     let policy = lets_in(&["pod4"], vec![]);
     node.restart(|world| world.api.add(POLICIES, &policy));
@@ -263,17 +269,7 @@ fn many(backend: &str) {
          test $(conntrack -C) -ge {MANY}",
         file = file.display()
     ));
-    node.serve(2, "10.32.0.2:7000");
-    let forbidden = [
-        node.tcp("tcp of 3", 3, "10.32.0.2:7000"),
-        node.udp("udp of 3", 3, "10.32.0.2:7000"),
-    ];
-    let allowed = [
-        node.tcp("tcp of 4", 4, "10.32.0.2:7000"),
-        node.udp("udp of 4", 4, "10.32.0.2:7000"),
-    ];
-    all_go_on(&forbidden);
-    all_go_on(&allowed);
+    let (forbidden, allowed) = of_3_and_4(&node);
     // Five of the clients may stay.
     let friends = (1..=5).map(|n| ip_block(&format!("10.33.0.{n}/32"), &[]));
     let policy = lets_in(&["pod4"], friends.collect());

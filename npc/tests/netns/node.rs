@@ -1,22 +1,15 @@
 //! A node of both families with a bridge and pods, on which npc runs.
 
-use std::{
-    collections::BTreeMap,
-    io::ErrorKind,
-    net::{IpAddr, SocketAddr, TcpStream},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::Value;
-use weft_socket::{AttachmentId, Endpoint, NpcRequest, PodRef};
-use weft_testkit::{
-    builders::{make_network_policy, make_pod, selector},
-    netns::Netns,
-};
+use weft_socket::NpcRequest;
+use weft_testkit::{eventually::eventually, netns::Netns};
 
 use crate::{
-    api::{PODS, POLICIES},
-    process::World,
+    api::PODS,
+    dual::{addresses, endpoint},
+    world::{PATIENCE, World, arrives, pod},
 };
 
 /// The node and its pods: `pod2` lets nobody in, `pod3` everybody; who sends is `pod4`.
@@ -31,61 +24,12 @@ pub(crate) const CLOSED: u8 = 2;
 pub(crate) const OPEN: u8 = 3;
 const SENDER: u8 = 4;
 
-/// No duplicate address detection: it takes a second.
-const NO_DETECTION: &str =
-    "sysctl -qw net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0";
-
-/// Addresses of pod `n`.
-pub(crate) fn addresses(n: u8) -> [IpAddr; 2] {
-    [format!("10.32.0.{n}"), format!("fd10:32::{n}")].map(|a| a.parse().expect("address"))
-}
-
-fn endpoint(n: u8) -> Endpoint {
-    Endpoint {
-        id: AttachmentId {
-            container_id: format!("c{n}"),
-            ifname: "eth0".to_owned(),
-        },
-        pod: PodRef {
-            namespace: "default".to_owned(),
-            name: format!("pod{n}"),
-            uid: format!("uid{n}"),
-        },
-        addresses: addresses(n).into(),
-        host_ifname: format!("vethwepl{n}"),
-    }
-}
-
-/// Whether a connection gets there. Nobody listens: what arrives is answered by a reset.
-pub(crate) fn arrives(to: IpAddr, patience: Duration) -> bool {
-    let result = TcpStream::connect_timeout(&SocketAddr::new(to, 80), patience);
-    !matches!(result, Err(error) if error.kind() == ErrorKind::TimedOut)
-}
-
 impl Node {
     /// npc runs with this section `policy` of its configuration, and everything is in force.
     pub(crate) fn new(policy: &Value) -> Self {
         let mut world = World::with(policy);
-        // Only the bridge itself says that its frames meet rules, as the router sets it up.
-        world.ns.sh(&format!(
-            "{NO_DETECTION} && sysctl -qw net.bridge.bridge-nf-call-iptables=0 \
-             net.bridge.bridge-nf-call-ip6tables=0 && \
-             ip link add weave address 02:00:00:00:00:01 type bridge nf_call_iptables 1 \
-             nf_call_ip6tables 1 && ip link set weave alias weft/c/fabric && \
-             ip link set weave up && ip addr add 10.32.0.1/12 dev weave && \
-             ip addr add fd10:32::1/64 dev weave nodad"
-        ));
-        {
-            let mut attached = world.attached.lock().expect("attachments");
-            attached.blocks.push("fd10:32::/122".parse().expect("net"));
-            attached
-                .gateways
-                .push("fd10:32::1".parse().expect("address"));
-        }
-        let mut policy = make_network_policy("default", "closed").build();
-        let closed = format!("pod{CLOSED}");
-        policy.spec.get_or_insert_default().pod_selector = Some(selector(&[("app", &closed)]));
-        world.api.add(POLICIES, &policy);
+        world.dual_bridge();
+        world.close(CLOSED);
         world.start_router();
         world.start();
         world.ready();
@@ -97,35 +41,21 @@ impl Node {
             node.come(n);
         }
         for family in 0..2 {
-            assert!(node.reaches(OPEN, family), "family {family}");
+            // A port that has just come up may miss the first question for an address.
+            eventually(PATIENCE, || match node.reaches(OPEN, family) {
+                true => Ok(()),
+                false => Err(family),
+            });
             assert!(!node.reaches(CLOSED, family), "family {family}");
         }
         node
     }
 
     fn come(&mut self, n: u8) {
-        let ns = Netns::new();
-        self.world.ns.sh(&format!(
-            "ip link add vethwepl{n} master weave type veth peer name eth0 netns {} && \
-             ip link set vethwepl{n} up",
-            ns.name()
-        ));
-        ns.sh(&format!(
-            "{NO_DETECTION} && ip link set eth0 up && ip addr add 10.32.0.{n}/12 dev eth0 && \
-             ip addr add fd10:32::{n}/64 dev eth0 nodad"
-        ));
-        self.pods.insert(n, ns);
-        let name = format!("pod{n}");
-        let pod = make_pod("default", &name)
-            .uid(&format!("uid{n}"))
-            .node("n1");
-        self.world.api.add(PODS, &pod.label("app", &name).build());
+        self.pods.insert(n, self.world.dual_wire(n));
+        self.world.api.add(PODS, &pod(n).build());
         let attached = endpoint(n);
-        let list = &self.world.attached;
-        list.lock()
-            .expect("attachments")
-            .endpoints
-            .push(attached.clone());
+        self.world.attach(attached.clone());
         self.world
             .ask::<Option<()>>(&NpcRequest::Pod(attached))
             .expect("let in");

@@ -3,7 +3,7 @@
 use serde_json::json;
 use weft_socket::NpcRequest;
 
-use crate::process::{World, endpoint};
+use crate::world::{World, endpoint};
 
 #[test]
 #[ignore = "needs root: own network namespaces"]

@@ -2,8 +2,8 @@
 //! a loss shows.
 
 use std::{
-    io::{ErrorKind, Read as _, Write as _},
-    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    io::{self, ErrorKind, Read as _, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::fd::AsRawFd as _,
     sync::{
         Arc, Mutex,
@@ -16,6 +16,8 @@ use nix::sys::socket::{
     self, AddressFamily, SockFlag, SockType, SockaddrStorage, connect, socket as open,
 };
 use weft_testkit::{eventually::eventually, netns::Netns};
+
+use crate::pace::pause;
 
 /// How often a server says something.
 const PACE: Duration = Duration::from_millis(10);
@@ -57,6 +59,13 @@ impl Seen {
     }
 }
 
+/// Protocol of a flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Transport {
+    Tcp,
+    Udp,
+}
+
 /// A flow, as its client sees it.
 pub(crate) struct Flow {
     pub(crate) name: &'static str,
@@ -86,9 +95,8 @@ impl Flow {
     }
 }
 
-#[allow(clippy::disallowed_methods, reason = "the pace of the traffic")]
 fn pace() {
-    std::thread::sleep(PACE);
+    pause(Instant::now() + PACE);
 }
 
 fn numbers(stop: &AtomicBool, mut say: impl FnMut([u8; NUMBER]) -> bool) {
@@ -138,66 +146,15 @@ impl Traffic {
         });
     }
 
-    /// A client of `ns` that connects from `source` and then only listens.
-    pub(crate) fn tcp(
+    /// A client of `ns` that speaks first from `source`, to make the flow, and then only listens.
+    pub(crate) fn flow(
         &self,
         name: &'static str,
+        transport: Transport,
         ns: &Netns,
-        source: &str,
-        server: SocketAddr,
+        [source, server]: [SocketAddr; 2],
     ) -> Flow {
-        let source: IpAddr = source.parse().expect("address");
-        let (flow, seen, stop) = self.flow(name);
-        ns.run(move || {
-            let mut stream = connected(source, server);
-            stream.set_read_timeout(Some(LOOK)).expect("timeout");
-            std::thread::spawn(move || {
-                let (mut number, mut filled) = ([0; NUMBER], 0);
-                while !stop.load(Ordering::Relaxed) {
-                    match stream.read(&mut number[filled..]) {
-                        Ok(0) => return,
-                        Ok(read) => filled += read,
-                        Err(error) if is_patience(error.kind()) => {}
-                        Err(_) => return,
-                    }
-                    if filled == NUMBER {
-                        filled = 0;
-                        seen.lock().expect("seen").got(u64::from_be_bytes(number));
-                    }
-                }
-            });
-        });
-        flow
-    }
-
-    /// The same with datagrams: one is sent, to make the flow.
-    pub(crate) fn udp(
-        &self,
-        name: &'static str,
-        ns: &Netns,
-        source: &str,
-        server: SocketAddr,
-    ) -> Flow {
-        let source: IpAddr = source.parse().expect("address");
-        let (flow, seen, stop) = self.flow(name);
-        ns.run(move || {
-            let socket = UdpSocket::bind((source, 0)).expect("socket");
-            socket.connect(server).expect("a route");
-            socket.set_read_timeout(Some(LOOK)).expect("timeout");
-            socket.send(b"hello").expect("sent");
-            std::thread::spawn(move || {
-                let mut number = [0; NUMBER];
-                while !stop.load(Ordering::Relaxed) {
-                    if let Ok(NUMBER) = socket.recv(&mut number) {
-                        seen.lock().expect("seen").got(u64::from_be_bytes(number));
-                    }
-                }
-            });
-        });
-        flow
-    }
-
-    fn flow(&self, name: &'static str) -> (Flow, Arc<Mutex<Seen>>, Arc<AtomicBool>) {
+        let stop = Arc::clone(&self.0);
         let seen = Arc::new(Mutex::new(Seen {
             next: 0,
             lost: 0,
@@ -208,7 +165,54 @@ impl Traffic {
             name,
             seen: Arc::clone(&seen),
         };
-        (flow, seen, Arc::clone(&self.0))
+        ns.run(move || {
+            let mut hear: Box<dyn FnMut() -> io::Result<Option<u64>> + Send> = match transport {
+                Transport::Tcp => Box::new(stream(source, server)),
+                Transport::Udp => Box::new(datagrams(source, server)),
+            };
+            std::thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    match hear() {
+                        Ok(Some(number)) => seen.lock().expect("seen").got(number),
+                        Ok(None) => {}
+                        Err(_) => return,
+                    }
+                }
+            });
+        });
+        flow
+    }
+}
+
+/// Hears numbers one by one, `None` when none has come; an error is the end of the flow.
+fn stream(source: SocketAddr, server: SocketAddr) -> impl FnMut() -> io::Result<Option<u64>> {
+    let mut stream = connected(source, server);
+    stream.set_read_timeout(Some(LOOK)).expect("timeout");
+    let (mut number, mut filled) = ([0; NUMBER], 0);
+    move || {
+        match stream.read(&mut number[filled..]) {
+            Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+            Ok(read) => filled += read,
+            Err(error) if is_patience(error.kind()) => {}
+            Err(error) => return Err(error),
+        }
+        Ok((filled == NUMBER).then(|| {
+            filled = 0;
+            u64::from_be_bytes(number)
+        }))
+    }
+}
+
+/// As [`stream`]. A flow of datagrams has no end.
+fn datagrams(source: SocketAddr, server: SocketAddr) -> impl FnMut() -> io::Result<Option<u64>> {
+    let socket = UdpSocket::bind(source).expect("socket");
+    socket.connect(server).expect("a route");
+    socket.set_read_timeout(Some(LOOK)).expect("timeout");
+    socket.send(b"hello").expect("sent");
+    let mut number = [0; NUMBER];
+    move || {
+        let whole = matches!(socket.recv(&mut number), Ok(NUMBER));
+        Ok(whole.then(|| u64::from_be_bytes(number)))
     }
 }
 
@@ -226,13 +230,13 @@ fn is_patience(kind: ErrorKind) -> bool {
     )
 }
 
-fn connected(source: IpAddr, server: SocketAddr) -> TcpStream {
+fn connected(source: SocketAddr, server: SocketAddr) -> TcpStream {
     let family = match source {
-        IpAddr::V4(_) => AddressFamily::Inet,
-        IpAddr::V6(_) => AddressFamily::Inet6,
+        SocketAddr::V4(_) => AddressFamily::Inet,
+        SocketAddr::V6(_) => AddressFamily::Inet6,
     };
     let fd = open(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).expect("socket");
-    let local = SockaddrStorage::from(SocketAddr::new(source, 0));
+    let local = SockaddrStorage::from(source);
     socket::bind(fd.as_raw_fd(), &local).expect("an address of ours");
     connect(fd.as_raw_fd(), &SockaddrStorage::from(server)).expect("connected");
     TcpStream::from(fd)

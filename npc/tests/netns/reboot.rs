@@ -4,19 +4,18 @@ use std::{fs, path::PathBuf};
 
 use weft_socket::NpcRequest;
 use weft_testkit::{
-    builders::{make_network_policy, make_pod},
+    builders::make_network_policy,
     eventually::{eventually, eventually_eq},
 };
 
 use crate::{
     api::{PODS, POLICIES},
-    process::{Backend, PATIENCE, World, endpoint},
+    world::{Backend, PATIENCE, World, endpoint, pod},
 };
 
 /// The rules are gone, and the API cannot be reached.
 fn reboot(world: &mut World) {
     world.kill();
-    fs::remove_file(world.dir.path().join("npc.sock")).expect("socket of the dead");
     // The kernel holds a set for a moment after the last rule that looked it up.
     eventually(PATIENCE, || {
         world.ns.try_sh("nft flush ruleset && ipset destroy")
@@ -47,12 +46,7 @@ fn world(backend: Backend) -> World {
     world.ready();
     for n in [2, 3] {
         world.come(n);
-        let attached = &world.attached;
-        attached
-            .lock()
-            .expect("attachments")
-            .endpoints
-            .push(endpoint(n));
+        world.attach(endpoint(n));
     }
     let mut policy = make_network_policy("default", "closed").build();
     let spec = policy.spec.get_or_insert_default();
@@ -102,8 +96,7 @@ fn a_node_without_api(backend: Backend) {
     eventually_eq(PATIENCE, &early, || world.rules());
 
     // A pod that comes now waits, closed, for the API.
-    let pod = make_pod("default", "pod4").uid("uid4").node("n1");
-    world.api.add(PODS, &pod.build());
+    world.api.add(PODS, &pod(4).build());
     let dir = world.dir.path().join("npc.sock");
     let waiting = std::thread::spawn(move || {
         weft_socket::call::<_, Option<()>>(
@@ -175,7 +168,6 @@ fn without_reboot_the_rules_stay_whatever_the_snapshot_says() {
     let whole = world.rules();
     world.kill();
     fs::remove_file(snapshot(&world)).expect("removed");
-    fs::remove_file(world.dir.path().join("npc.sock")).expect("socket of the dead");
     api_is_away(&world);
     world.start();
     eventually(PATIENCE, || {

@@ -6,22 +6,20 @@ use std::{
     net::{IpAddr, SocketAddr, UdpSocket},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     thread::JoinHandle,
     time::{Duration, Instant},
 };
 
 use serde_json::{Value, json};
-use weft_testkit::{
-    builders::{make_network_policy, make_pod, selector},
-    eventually::eventually,
-    netns::Netns,
-};
+use weft_testkit::{eventually::eventually, netns::Netns};
 
 use crate::{
-    api::{PODS, POLICIES},
-    process::{PATIENCE, World, endpoint},
+    api::PODS,
+    dual::{addresses, endpoint},
+    pace::{pause, receiver},
+    world::{PATIENCE, World, pod},
 };
 
 /// Nobody may reach it.
@@ -33,10 +31,6 @@ const SENDER: u8 = 4;
 const ROUND: Duration = Duration::from_millis(4);
 const PORT: u16 = 80;
 
-fn addresses(n: u8) -> [IpAddr; 2] {
-    [format!("10.32.0.{n}"), format!("fd10:32::{n}")].map(|text| text.parse().expect("address"))
-}
-
 /// A node with the three pods.
 struct Node {
     world: World,
@@ -44,52 +38,21 @@ struct Node {
     receivers: [(u8, Netns); 2],
 }
 
-fn pod(world: &World, n: u8) -> Netns {
-    let ns = Netns::new();
-    world.ns.sh(&format!(
-        "ip link add vethwepl{n} master weave type veth peer name eth0 netns {} && \
-         ip link set vethwepl{n} up",
-        ns.name()
-    ));
-    ns.sh(&format!(
-        "sysctl -qw net.ipv6.conf.all.disable_ipv6=0 && ip link set eth0 up && \
-         ip addr add 10.32.0.{n}/12 dev eth0 && ip addr add fd10:32::{n}/64 dev eth0 nodad"
-    ));
-    world.attached.lock().expect("attachments").endpoints.push({
-        let mut endpoint = endpoint(n);
-        endpoint.addresses = addresses(n).into();
-        endpoint
-    });
-    let name = format!("pod{n}");
-    let object = make_pod("default", &name).uid(&format!("uid{n}"));
-    let object = object.label("app", &name).node("n1").build();
-    world.api.add(PODS, &object);
-    ns
+/// Pod `n` is there, for everybody.
+fn come(world: &World, n: u8) -> Netns {
+    world.attach(endpoint(n));
+    world.api.add(PODS, &pod(n).build());
+    world.dual_wire(n)
 }
 
 impl Node {
     fn new(policy: &Value) -> Self {
         let world = World::with(policy);
-        world
-            .ns
-            .sh("sysctl -qw net.bridge.bridge-nf-call-iptables=0 \
-             net.bridge.bridge-nf-call-ip6tables=0 net.ipv6.conf.all.disable_ipv6=0 && \
-             ip link add weave type bridge nf_call_iptables 1 nf_call_ip6tables 1 && \
-             ip link set weave up && ip addr add 10.32.0.1/12 dev weave && \
-             ip addr add fd10:32::1/64 dev weave nodad");
-        {
-            let mut attached = world.attached.lock().expect("attachments");
-            attached.blocks.push("fd10:32::/122".parse().expect("net"));
-            let gateway = "fd10:32::1".parse().expect("address");
-            attached.gateways.push(gateway);
-        }
-        let mut closed = make_network_policy("default", "closed").build();
-        let label = format!("pod{CLOSED}");
-        closed.spec.get_or_insert_default().pod_selector = Some(selector(&[("app", &label)]));
-        world.api.add(POLICIES, &closed);
+        world.dual_bridge();
+        world.close(CLOSED);
         Self {
-            receivers: [CLOSED, OPEN].map(|n| (n, pod(&world, n))),
-            sender: pod(&world, SENDER),
+            receivers: [CLOSED, OPEN].map(|n| (n, come(&world, n))),
+            sender: come(&world, SENDER),
             world,
         }
     }
@@ -103,7 +66,7 @@ impl Node {
                 let stop = Arc::clone(stop);
                 ns.run(move || {
                     // Bound before anything is sent.
-                    let socket = UdpSocket::bind((address, PORT)).expect("bound");
+                    let socket = receiver((address, PORT));
                     (
                         address,
                         std::thread::spawn(move || received(&socket, &stop)),
@@ -112,12 +75,14 @@ impl Node {
             })
         });
         let receivers = receivers.collect();
-        let stopped = Arc::clone(&stop);
+        let (stopped, rounds) = (Arc::clone(&stop), Arc::new(AtomicU32::new(0)));
+        let counted = Arc::clone(&rounds);
         let sender = self
             .sender
-            .run(move || std::thread::spawn(move || send_until(&stopped)));
+            .run(move || std::thread::spawn(move || send_until(&stopped, &counted)));
         Fire {
             stop,
+            rounds,
             receivers,
             sender,
         }
@@ -127,8 +92,6 @@ impl Node {
     /// kernel that it names holds rules.
     fn begin_and_die(&mut self, policy: &Value, holder: &str) {
         self.world.kill();
-        // It may not have come as far as to make it.
-        let _ = std::fs::remove_file(self.world.dir.path().join("npc.sock"));
         self.world.policy = Some(policy.clone());
         self.world.start();
         eventually(PATIENCE, || {
@@ -158,13 +121,11 @@ fn received(socket: &UdpSocket, stop: &AtomicBool) -> BTreeSet<u32> {
     }
 }
 
-/// One datagram to each pod and family per round, each from a port of its own. Returns the number
-/// of rounds.
-#[allow(clippy::disallowed_methods, reason = "sends at a fixed rate")]
-fn send_until(stop: &AtomicBool) -> u32 {
+/// One datagram to each pod and family per round, each from a port of its own. Counts the rounds.
+fn send_until(stop: &AtomicBool, rounds: &AtomicU32) {
     let start = Instant::now();
-    let mut round = 0_u32;
     while !stop.load(Ordering::Relaxed) {
+        let round = rounds.load(Ordering::Relaxed);
         for n in [CLOSED, OPEN] {
             for (from, to) in addresses(SENDER).into_iter().zip(addresses(n)) {
                 let port = 10_000 + u16::try_from(round % 20_000).expect("small");
@@ -174,17 +135,17 @@ fn send_until(stop: &AtomicBool) -> u32 {
                 socket.send_to(&round.to_be_bytes(), to).expect("sent");
             }
         }
-        round += 1;
-        std::thread::sleep((ROUND * round).saturating_sub(start.elapsed()));
+        rounds.store(round + 1, Ordering::Relaxed);
+        pause(start + ROUND * (round + 1));
     }
-    round
 }
 
 /// Senders and receivers at work.
 struct Fire {
     stop: Arc<AtomicBool>,
+    rounds: Arc<AtomicU32>,
     receivers: Vec<(IpAddr, JoinHandle<BTreeSet<u32>>)>,
-    sender: JoinHandle<u32>,
+    sender: JoinHandle<()>,
 }
 
 /// What came of what was sent.
@@ -200,7 +161,8 @@ struct Score {
 impl Fire {
     fn cease(self, since: Instant) -> Score {
         self.stop.store(true, Ordering::Relaxed);
-        let rounds = self.sender.join().expect("sender");
+        self.sender.join().expect("sender");
+        let rounds = self.rounds.load(Ordering::Relaxed);
         let mut score = Score {
             rounds,
             seconds: since.elapsed().as_secs_f64(),
@@ -281,13 +243,9 @@ fn a_switch_under_fire_opens_and_loses_nothing_and_leaves_no_rest() {
 
     // The control: nothing judges yet, so everything arrives. (It fills the neighbour tables too.)
     let (control, since) = (node.fire(), Instant::now());
-    eventually(PATIENCE, || {
-        let asked = since.elapsed();
-        if asked > ROUND * 50 {
-            Ok(())
-        } else {
-            Err(asked)
-        }
+    eventually(PATIENCE, || match control.rounds.load(Ordering::Relaxed) {
+        rounds if rounds > 50 => Ok(()),
+        rounds => Err(rounds),
     });
     let control = control.cease(since);
     assert!(control.wrongly_allowed.len() > 40, "{control:?}");

@@ -5,7 +5,7 @@ use weft_netlink::{Kernel, Netlink, Owner};
 use weft_router::kernel::{Applier, attachments};
 use weft_testkit::{eventually::eventually, netns::Netns};
 
-use crate::{shortcut::here, world::*};
+use crate::world::*;
 
 #[test]
 #[ignore = "needs root: own network namespaces"]

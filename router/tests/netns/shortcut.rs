@@ -26,17 +26,6 @@ fn frames_go_straight_from_port_to_port_of_datapath_and_by_the_bridge_without_th
     assert_eq!(macs.map(|mac| learned(&world.n1, mac)), [true; 2]);
 }
 
-/// Runs a script in the namespace of the calling thread.
-#[allow(clippy::disallowed_methods, reason = "a test damages what it tests")]
-pub(crate) fn here(script: &str) -> String {
-    let shell = std::process::Command::new("sh")
-        .args(["-ec", script])
-        .output();
-    let output = shell.unwrap();
-    assert!(output.status.success(), "`{script}`: {output:?}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
 #[test]
 #[ignore = "needs root: own network namespaces"]
 fn a_router_that_goes_on_repairs_the_short_cut() {

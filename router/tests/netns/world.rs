@@ -35,6 +35,17 @@ where
     })
 }
 
+/// Runs a script in the namespace of the calling thread.
+#[allow(clippy::disallowed_methods, reason = "a test damages what it tests")]
+pub(crate) fn here(script: &str) -> String {
+    let shell = std::process::Command::new("sh")
+        .args(["-ec", script])
+        .output();
+    let output = shell.unwrap();
+    assert!(output.status.success(), "`{script}`: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
 pub(crate) fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }

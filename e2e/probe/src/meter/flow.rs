@@ -3,8 +3,11 @@
 use std::{collections::BTreeSet, io, net::SocketAddr, time::Duration};
 
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
-    net::{TcpStream, UdpSocket},
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
+    net::{
+        TcpStream, UdpSocket,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
     time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
 };
 use weft_probe::measured::{Flow, Target, Transport};
@@ -23,19 +26,27 @@ pub(crate) struct Opened {
     way: io::Result<Way>,
 }
 
+/// The client's end.
 enum Way {
-    Tcp(TcpStream),
-    Udp(UdpSocket),
+    /// The server says by itself, in each line, how many lines of ours it had and how long it had to
+    /// wait for one.
+    Tcp {
+        lines: Lines<BufReader<OwnedReadHalf>>,
+        writer: OwnedWriteHalf,
+    },
+    /// The server sends back what it gets.
+    Udp {
+        socket: UdpSocket,
+        seen: BTreeSet<u64>,
+        buffer: Vec<u8>,
+    },
 }
 
 /// Opens a flow; a failure is part of its report.
 pub(crate) async fn open(target: &Target) -> Opened {
     let way = match target.proto {
-        Transport::Tcp => timeout(OPEN, TcpStream::connect(target.address))
-            .await
-            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-            .and_then(|stream| stream.set_nodelay(true).map(|()| Way::Tcp(stream))),
-        Transport::Udp => datagram(target.address).await.map(Way::Udp),
+        Transport::Tcp => stream(target.address).await,
+        Transport::Udp => datagrams(target.address).await,
     };
     Opened {
         flow: Flow::new(target),
@@ -43,10 +54,78 @@ pub(crate) async fn open(target: &Target) -> Opened {
     }
 }
 
-async fn datagram(target: SocketAddr) -> io::Result<UdpSocket> {
+async fn stream(target: SocketAddr) -> io::Result<Way> {
+    let stream = in_time(TcpStream::connect(target)).await?;
+    stream.set_nodelay(true)?;
+    let (reader, writer) = stream.into_split();
+    Ok(Way::Tcp {
+        lines: BufReader::new(reader).lines(),
+        writer,
+    })
+}
+
+async fn datagrams(target: SocketAddr) -> io::Result<Way> {
     let socket = UdpSocket::bind((unspecified(target.ip()), 0)).await?;
     socket.connect(target).await?;
-    Ok(socket)
+    Ok(Way::Udp {
+        socket,
+        seen: BTreeSet::new(),
+        buffer: vec![0; 2048],
+    })
+}
+
+async fn in_time<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    timeout(OPEN, work)
+        .await
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+impl Way {
+    /// Sends a number.
+    async fn say(&mut self, number: u64) -> io::Result<()> {
+        match self {
+            Self::Tcp { writer, .. } => {
+                in_time(writer.write_all(format!("{number}\n").as_bytes())).await
+            }
+            Self::Udp { socket, .. } => {
+                // A refused send is an ICMP error for an earlier number, which stays missing.
+                let _ = socket.send(number.to_string().as_bytes()).await;
+                Ok(())
+            }
+        }
+    }
+
+    /// Waits for the server and notes what it says: was it news? Nothing is lost if it is cancelled.
+    async fn hear(&mut self, flow: &mut Flow) -> io::Result<bool> {
+        match self {
+            Self::Tcp { lines, .. } => {
+                let line = lines.next_line().await?;
+                let line = line.ok_or(io::ErrorKind::UnexpectedEof)?;
+                let said = Pushed::parse(&line)
+                    .ok_or_else(|| io::Error::other(format!("the server said {line:?}")))?;
+                flow.pushed += 1;
+                flow.received = said.received;
+                flow.server_gap_ms = said.gap_ms;
+                Ok(true)
+            }
+            Self::Udp {
+                socket,
+                seen,
+                buffer,
+            } => {
+                let Ok(read) = socket.recv(buffer).await else {
+                    return Ok(false);
+                };
+                let echo = parse(&buffer[..read])
+                    .ok()
+                    .and_then(|greeting| greeting.echo);
+                let number = echo.and_then(|echo| echo.parse().ok());
+                let news = number.is_some_and(|number| seen.insert(number));
+                flow.received += u64::from(news);
+                Ok(news)
+            }
+        }
+    }
 }
 
 impl Opened {
@@ -54,8 +133,7 @@ impl Opened {
     pub(crate) async fn run(self, interval: Duration, course: Course) -> Flow {
         let mut flow = self.flow;
         let ended = match self.way {
-            Ok(Way::Tcp(stream)) => tcp(stream, &mut flow, interval, course).await,
-            Ok(Way::Udp(socket)) => udp(&socket, &mut flow, interval, course).await,
+            Ok(way) => run(way, &mut flow, interval, course).await,
             Err(error) => {
                 flow.sent = 1;
                 Err(error)
@@ -67,16 +145,7 @@ impl Opened {
     }
 }
 
-/// The server says by itself, in each line, how many lines of ours it had and how long it had to
-/// wait for one.
-async fn tcp(
-    stream: TcpStream,
-    flow: &mut Flow,
-    pause: Duration,
-    mut course: Course,
-) -> io::Result<()> {
-    let (reader, mut writer) = stream.into_split();
-    let mut lines = BufReader::new(reader).lines();
+async fn run(mut way: Way, flow: &mut Flow, pause: Duration, mut course: Course) -> io::Result<()> {
     let mut tick = interval(pause.max(Duration::from_millis(1)));
     tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let clock = course.clone();
@@ -92,67 +161,13 @@ async fn tcp(
                 give_up = Some(Instant::now() + LATE);
             }
             _ = tick.tick(), if give_up.is_none() => {
-                let line = format!("{}\n", flow.sent);
+                let number = flow.sent;
                 flow.sent += 1;
-                timeout(OPEN, writer.write_all(line.as_bytes()))
-                    .await
-                    .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
+                way.say(number).await?;
             }
-            line = lines.next_line() => {
-                let line = line?.ok_or(io::ErrorKind::UnexpectedEof)?;
-                let said = Pushed::parse(&line)
-                    .ok_or_else(|| io::Error::other(format!("the server said {line:?}")))?;
-                if give_up.is_none() {
+            news = way.hear(flow) => {
+                if news? && give_up.is_none() {
                     flow.heard(clock.now_ms());
-                }
-                flow.pushed += 1;
-                flow.received = said.received;
-                flow.server_gap_ms = said.gap_ms;
-            }
-            () = sleep_until(give_up.unwrap_or_else(Instant::now)), if give_up.is_some() => {
-                return Ok(());
-            }
-        }
-    }
-}
-
-async fn udp(
-    socket: &UdpSocket,
-    flow: &mut Flow,
-    pause: Duration,
-    mut course: Course,
-) -> io::Result<()> {
-    let mut tick = interval(pause.max(Duration::from_millis(1)));
-    tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    let clock = course.clone();
-    let mut give_up: Option<Instant> = None;
-    let mut seen = BTreeSet::new();
-    let mut buffer = [0; 2048];
-    flow.last_ms = clock.now_ms();
-    loop {
-        if give_up.is_some() && flow.received >= flow.sent {
-            return Ok(());
-        }
-        tokio::select! {
-            () = course.stopped(), if give_up.is_none() => {
-                flow.quiet(clock.now_ms());
-                give_up = Some(Instant::now() + LATE);
-            }
-            _ = tick.tick(), if give_up.is_none() => {
-                let number = flow.sent.to_string();
-                flow.sent += 1;
-                // A refused send is an ICMP error for an earlier number, which stays missing.
-                let _ = socket.send(number.as_bytes()).await;
-            }
-            read = socket.recv(&mut buffer) => {
-                let Ok(read) = read else { continue };
-                let echo = parse(&buffer[..read]).ok().and_then(|greeting| greeting.echo);
-                let number = echo.and_then(|echo| echo.parse::<u64>().ok());
-                if number.is_some_and(|number| seen.insert(number)) {
-                    if give_up.is_none() {
-                        flow.heard(clock.now_ms());
-                    }
-                    flow.received += 1;
                 }
             }
             () = sleep_until(give_up.unwrap_or_else(Instant::now)), if give_up.is_some() => {

@@ -4,13 +4,13 @@ use std::{collections::BTreeMap, net::SocketAddr};
 
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::json;
-use weft_socket::Endpoint;
 use weft_testkit::{builders::make_pod, netns::Netns};
 
 use crate::{
     api::PODS,
-    process::{Backend, World, endpoint},
-    push::{Flow, Traffic},
+    dual::{addresses, endpoint},
+    push::{Flow, Traffic, Transport},
+    world::{Backend, World, pod},
 };
 
 /// A node with the pods 2, 3 and 4, and pods 10.32.1.5 and 10.32.1.6 of another one.
@@ -21,17 +21,9 @@ pub(crate) struct Node {
     pub(crate) far: Netns,
 }
 
-fn attached(n: u8) -> Endpoint {
-    let mut endpoint = endpoint(n);
-    let v6 = format!("fd10:32::{n}").parse().expect("address");
-    endpoint.addresses.push(v6);
-    endpoint
-}
-
 /// Pod `n` of the node, under this label.
 pub(crate) fn local(n: u8, app: &str) -> Pod {
-    let pod = make_pod("default", &format!("pod{n}")).uid(&format!("uid{n}"));
-    pod.label("app", app).node("n1").build()
+    pod(n).label("app", app).build()
 }
 
 pub(crate) fn remote(n: u8, app: &str) -> Pod {
@@ -44,9 +36,6 @@ pub(crate) fn at(server: &str) -> SocketAddr {
     server.parse().expect("an address and a port")
 }
 
-const SYSCTLS: &str = "sysctl -qw net.ipv6.conf.all.accept_dad=0 \
-    net.ipv6.conf.default.accept_dad=0 net.ipv6.conf.all.disable_ipv6=0";
-
 impl Node {
     /// npc runs and knows all pods; each is labelled `app=pod<n>` or `app=far<n>`.
     pub(crate) fn new(backend: &str) -> Self {
@@ -54,43 +43,20 @@ impl Node {
             "nftables" => World::new(Backend::Nftables),
             variant => World::with(&json!({"iptablesVariant": variant})),
         };
-        world.ns.sh(&format!(
-            "{SYSCTLS} net.bridge.bridge-nf-call-iptables=0 net.bridge.bridge-nf-call-ip6tables=0 \
-             net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 && \
-             ip link add weave address 02:00:00:00:00:01 type bridge nf_call_iptables 1 \
-             nf_call_ip6tables 1 && ip link set weave up && \
-             ip addr add 10.32.0.1/12 dev weave && ip addr add fd10:32::1/64 dev weave nodad"
-        ));
-        {
-            let mut attachments = world.attached.lock().expect("attachments");
-            attachments.endpoints = [2, 3, 4].map(attached).into();
-            let block = "fd10:32::/122".parse().expect("net");
-            attachments.blocks.push(block);
-            let gateway = "fd10:32::1".parse().expect("address");
-            attachments.gateways.push(gateway);
-        }
-        let wire = |device: &str| {
-            let ns = Netns::new();
-            ns.sh(SYSCTLS);
-            world.ns.sh(&format!(
-                "ip link add {device} type veth peer name eth0 netns {} && \
-                 ip link set {device} master weave up",
-                ns.name()
-            ));
-            ns.sh("ip link set eth0 up");
-            ns
-        };
+        world
+            .ns
+            .sh("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1");
+        world.dual_bridge();
         let mut pods = BTreeMap::new();
         for n in [2, 3, 4] {
-            let ns = wire(&format!("vethwepl{n}"));
-            ns.sh(&format!(
-                "ip addr add 10.32.0.{n}/12 dev eth0 && \
-                 ip addr add fd10:32::{n}/64 dev eth0 nodad && ip route add default via 10.32.0.1"
-            ));
+            world.attach(endpoint(n));
+            let ns = world.dual_wire(n);
+            ns.sh("ip route add default via 10.32.0.1");
             pods.insert(n, ns);
-            world.api.add(PODS, &local(n, &format!("pod{n}")));
+            world.api.add(PODS, &pod(n).build());
         }
-        let far = wire("vethwe-bridge");
+        let far = world.port("vethwe-bridge");
+        far.sh("ip link set eth0 up");
         for n in [5, 6] {
             far.sh(&format!("ip addr add 10.32.1.{n}/12 dev eth0"));
             world.api.add(PODS, &remote(n, &format!("far{n}")));
@@ -111,10 +77,7 @@ impl Node {
     pub(crate) fn restart(&mut self, meanwhile: impl FnOnce(&World)) {
         self.world.kill();
         meanwhile(&self.world);
-        let socket = self.world.dir.path().join("npc.sock");
-        std::fs::remove_file(socket).expect("socket of the dead");
-        self.world.start();
-        self.world.ready();
+        self.world.kill_and_start();
     }
 
     pub(crate) fn serve(&self, n: u8, server: &str) {
@@ -122,23 +85,26 @@ impl Node {
     }
 
     /// Of pod `n`.
+    fn flow(&self, name: &'static str, transport: Transport, n: u8, server: &str) -> Flow {
+        let server = at(server);
+        let [v4, v6] = addresses(n);
+        let source = if server.is_ipv4() { v4 } else { v6 };
+        let ends = [SocketAddr::new(source, 0), server];
+        self.traffic.flow(name, transport, &self.pods[&n], ends)
+    }
+
     pub(crate) fn tcp(&self, name: &'static str, n: u8, server: &str) -> Flow {
-        let source = match at(server) {
-            SocketAddr::V4(_) => format!("10.32.0.{n}"),
-            SocketAddr::V6(_) => format!("fd10:32::{n}"),
-        };
-        self.traffic.tcp(name, &self.pods[&n], &source, at(server))
+        self.flow(name, Transport::Tcp, n, server)
     }
 
     pub(crate) fn udp(&self, name: &'static str, n: u8, server: &str) -> Flow {
-        let source = format!("10.32.0.{n}");
-        self.traffic.udp(name, &self.pods[&n], &source, at(server))
+        self.flow(name, Transport::Udp, n, server)
     }
 
     /// Of the other node's pod `n`.
     pub(crate) fn far_tcp(&self, name: &'static str, n: u8, server: &str) -> Flow {
-        let source = format!("10.32.1.{n}");
-        self.traffic.tcp(name, &self.far, &source, at(server))
+        let ends = [at(&format!("10.32.1.{n}:0")), at(server)];
+        self.traffic.flow(name, Transport::Tcp, &self.far, ends)
     }
 
     fn count(&self, metric: &str) -> u64 {

@@ -1,10 +1,7 @@
 //! The port table by netlink, beside what `nft` makes of the same rules.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::{
     collections::BTreeSet,
-    future::Future,
     net::IpAddr,
     sync::{Arc, Mutex},
     time::Duration,
@@ -19,19 +16,7 @@ use weft_netlink::{IfName, MacAddr, RuleEvents};
 use weft_router::kernel::{Pods, PortTable, Ports};
 use weft_testkit::netns::Netns;
 
-fn in_ns<T, F>(ns: &Netns, work: impl FnOnce() -> F + Send + 'static) -> T
-where
-    T: Send + 'static,
-    F: Future<Output = T>,
-{
-    ns.run(move || {
-        tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap()
-            .block_on(async { work().await })
-    })
-}
+use crate::world::in_ns;
 
 /// A pod: the longest and the shortest name of a port, one or two families.
 fn pod(n: u8) -> (IfName, PodPort) {

@@ -11,9 +11,7 @@ use weft_netfilter::{
 };
 use weft_testkit::netns::Netns;
 
-fn set(name: &str) -> SetName {
-    SetName::new(name).unwrap()
-}
+use crate::{set, wait};
 
 /// A set of every kind and family, with three elements.
 fn shapes() -> Vec<(SetName, SetOp, Vec<Element>)> {
@@ -45,14 +43,6 @@ fn shapes() -> Vec<(SetName, SetOp, Vec<Element>)> {
         }
     }
     shapes
-}
-
-fn wait<F: Future>(future: F) -> F::Output {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap()
-        .block_on(future)
 }
 
 /// The sets of a namespace, in an order of their own.
