@@ -82,7 +82,7 @@ impl Endpoints {
 
     /// Whether the pod of this name and UID is attached.
     pub(crate) fn has(&self, pod: &Pod) -> bool {
-        self.of(&pod.key).any(|local| local.endpoint.uid == pod.uid)
+        self.of(&pod.key).any(|local| local.belongs_to(pod))
     }
 
     /// Adds an endpoint. An address belongs to the one that got it last. `pod`: its Pod, if the

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use k8s_openapi::api::{core::v1 as core, networking::v1 as networking};
 
 use crate::cache::Cache;
-use crate::endpoints::{Endpoint, Endpoints, LocalEndpoint};
+use crate::endpoints::{Endpoint, Endpoints};
 use crate::objects::Objects;
 use crate::parse::PolicySpec;
 use crate::store::Store;
@@ -376,27 +376,18 @@ impl Index {
 
     /// The pods of this node by what CNI and their Pods say, without the policies that select them.
     pub fn subjects(&self) -> BTreeMap<SubjectKey, Subject> {
-        let mut subjects = BTreeMap::new();
-        for LocalEndpoint { endpoint, pod } in self.endpoints.values() {
-            let key = SubjectKey {
-                pod: endpoint.pod.clone(),
-                uid: endpoint.uid.clone(),
-            };
-            let subject = subjects.entry(key).or_insert_with(|| Subject {
-                addresses: BTreeSet::new(),
-                ports: BTreeSet::new(),
-                standing: Standing::Unknown,
-            });
-            subject.addresses.extend(&endpoint.addresses);
-            subject.ports.insert(endpoint.host_ifname.clone());
-            if pod.is_some() {
-                subject.standing = Standing::Known {
-                    ingress: BTreeSet::new(),
-                    egress: BTreeSet::new(),
-                };
-            }
-        }
+        let subjects = self.objects().subjects().into_iter();
         subjects
+            .map(|(key, (mut subject, template))| {
+                if template.is_some() {
+                    subject.standing = Standing::Known {
+                        ingress: BTreeSet::new(),
+                        egress: BTreeSet::new(),
+                    };
+                }
+                (key, subject)
+            })
+            .collect()
     }
 }
 
