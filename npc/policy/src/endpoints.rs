@@ -85,6 +85,12 @@ impl Endpoints {
         self.of(&pod.key).any(|local| local.belongs_to(pod))
     }
 
+    /// Whether a pod of the namespace is attached.
+    pub(crate) fn has_namespace(&self, name: &str) -> bool {
+        let mut after = self.by_pod.range(ObjectKey::new(name, "")..);
+        after.next().is_some_and(|(key, _)| *key.namespace == *name)
+    }
+
     /// Adds an endpoint. An address belongs to the one that got it last. `pod`: its Pod, if the
     /// API has it.
     pub(crate) fn insert(

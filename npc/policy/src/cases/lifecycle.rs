@@ -3,8 +3,8 @@
 use super::{
     Case,
     Step::{
-        self, Attach, DeletePod, DeletePolicy, Detach, Kill, LoseApi, Namespace, Packets, Pod,
-        Policy, Relist, Start, TerminateNamespace,
+        self, Attach, DeleteNamespace, DeletePod, DeletePolicy, Detach, Kill, LoseApi, Namespace,
+        Packets, Pod, Policy, Relist, Start, TerminateNamespace,
     },
 };
 
@@ -32,6 +32,14 @@ const KILLED: Step = Packets(
     "x/b -> x/a tcp/80 allow
      outside -> x/a tcp/81 allow
      203.0.113.200 -> x/a tcp/81 deny",
+);
+
+/// A policy of a namespace that is being deleted, whether the API still has it or not.
+const ENDING: Step = Packets(
+    "y/b -> y/a tcp/80 allow
+     x/b -> y/a tcp/80 deny
+     y/a -> z/a tcp/80 deny
+     x/b -> y/b tcp/80 allow",
 );
 
 pub(super) const CASES: &[Case] = &[
@@ -268,6 +276,36 @@ pub(super) const CASES: &[Case] = &[
                  y/a -> z/a tcp/80 deny
                  y/b -> x/a tcp/80 allow
                  z/a -> x/a tcp/80 deny",
+            ),
+        ],
+    },
+    Case {
+        number: 0,
+        clause: "the policies of a deleted namespace hold until its pods are gone",
+        steps: &[
+            Policy("y/p", ONLY_B),
+            TerminateNamespace("y"),
+            DeletePolicy("y/p"),
+            ENDING,
+            Relist,
+            ENDING,
+            DeletePod("y/a"),
+            ENDING,
+            Detach("y/b", "uid-y-b"),
+            DeletePod("y/b"),
+            DeletePod("y/c"),
+            DeleteNamespace("y"),
+            Packets(
+                "x/b -> y/a tcp/80 deny
+                 y/a -> z/a tcp/80 deny",
+            ),
+            Detach("y/a", "uid-y-a"),
+            Namespace("y", "{ns: y}"),
+            Attach("y/a", "again", "10.32.0.4"),
+            Pod("y/a", "{uid: again}"),
+            Packets(
+                "x/b -> y/a tcp/80 allow
+                 y/a -> z/a tcp/80 allow",
             ),
         ],
     },
