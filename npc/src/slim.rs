@@ -8,12 +8,12 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::{
     api::{core::v1 as core, networking::v1 as networking},
-    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
 };
 use kube::Resource;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
-use weft_policy::{Labels, ObjectKey, SlimPod};
+use weft_policy::{ObjectKey, SlimPod, Version};
 
 /// A Pod: its resourceVersion and what policy needs of it.
 #[derive(Debug, Clone, Resource)]
@@ -33,13 +33,12 @@ impl<'de> Deserialize<'de> for Pod {
     }
 }
 
-/// A Namespace: its name and labels, and what its annotations ask of npc.
+/// A Namespace: what policy needs of it, and what its annotations ask of npc.
 #[derive(Debug, Clone, Resource)]
 #[resource(inherit = core::Namespace)]
 pub(crate) struct Namespace {
     metadata: ObjectMeta,
-    pub(crate) name: String,
-    pub(crate) labels: Labels,
+    pub(crate) pruned: weft_policy::Namespace,
     /// Connections that policies allow from and to its pods are to be logged
     /// ([`weft_crds::ANNOTATION_LOG_ALLOWED`] is `true`).
     pub(crate) logs_allowed: bool,
@@ -56,6 +55,7 @@ impl<'de> Deserialize<'de> for Namespace {
         struct Metadata {
             name: String,
             resource_version: Option<String>,
+            deletion_timestamp: Option<Time>,
             labels: Option<BTreeMap<String, String>>,
             annotations: Option<Annotations>,
         }
@@ -70,8 +70,12 @@ impl<'de> Deserialize<'de> for Namespace {
         Ok(Self {
             metadata: version(metadata.resource_version.as_deref()),
             logs_allowed: asked.as_deref() == Some("true"),
-            name: metadata.name,
-            labels: metadata.labels.into_iter().flatten().collect(),
+            pruned: weft_policy::Namespace {
+                name: metadata.name.into(),
+                labels: metadata.labels.into_iter().flatten().collect(),
+                terminating: metadata.deletion_timestamp.is_some(),
+                version: Version::parse(metadata.resource_version.as_deref()),
+            },
         })
     }
 }
@@ -104,6 +108,13 @@ impl<'de> Deserialize<'de> for NetworkPolicy {
             uid,
             policy: policy.map(Box::new),
         })
+    }
+}
+
+impl NetworkPolicy {
+    /// Of one that was deleted, the version of its deletion.
+    pub(crate) fn version(&self) -> Option<Version> {
+        Version::parse(self.meta().resource_version.as_deref())
     }
 }
 
@@ -167,6 +178,21 @@ mod tests {
             ..
         } = slim.pruned;
         assert!(host_network && finished && terminating);
+    }
+
+    #[test]
+    fn a_namespace_as_the_api_writes_it_is_what_pruning_the_whole_object_gives() {
+        for deleted in [json!("2026-01-02T00:00:00Z"), json!(null)] {
+            let whole = json!({"kind": "Namespace", "apiVersion": "v1", "metadata": {
+                    "name": "shop", "uid": "u1", "resourceVersion": "7",
+                    "deletionTimestamp": deleted, "labels": {"team": "a"}},
+                "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Terminating"}});
+            let slim: Namespace = from_value(whole.clone()).expect("a namespace");
+            let namespace: core::Namespace = from_value(whole).expect("a namespace");
+            assert_eq!(slim.pruned, weft_policy::Namespace::prune(&namespace));
+            assert_eq!(slim.pruned.terminating, !deleted.is_null());
+            assert!(slim.pruned.version.is_some());
+        }
     }
 
     #[test]

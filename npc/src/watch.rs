@@ -83,82 +83,85 @@ pub(crate) fn pod_event(state: &State, event: Event<Pod>) {
     }
 }
 
+/// What a list of Namespaces had so far.
+#[derive(Default)]
+struct ListedNamespaces {
+    names: BTreeSet<Arc<str>>,
+    /// Those that ask for the log of what is allowed.
+    asking: BTreeSet<Arc<str>>,
+}
+
 /// Namespaces.
 pub(crate) async fn namespaces(client: Client, state: Arc<State>, token: CancellationToken) {
-    let mut listed: BTreeSet<String> = BTreeSet::new();
-    let mut asking: BTreeSet<Arc<str>> = BTreeSet::new();
-    run::<Namespace>(
-        client,
-        state,
-        List::Namespaces,
-        token,
-        move |state, event| match event {
-            Event::Init => {
-                listed.clear();
-                asking.clear();
-            }
-            Event::InitApply(namespace) => {
-                let Namespace { name, labels, .. } = namespace;
-                state.update(|index| index.apply_namespace_labels(&name, labels));
-                asking.extend(namespace.logs_allowed.then(|| name.as_str().into()));
-                listed.insert(name);
-            }
-            Event::InitDone => {
-                let asking = std::mem::take(&mut asking);
-                state.log_allowed(|all| *all = asking);
-                let listed = std::mem::take(&mut listed);
-                state.update(|index| index.retain_namespaces(|name| listed.contains(name)));
-                state.arrived(List::Namespaces);
-            }
-            Event::Apply(namespace) => {
-                let Namespace { name, labels, .. } = namespace;
-                state.log_allowed(|all| {
-                    all.remove(&*name);
-                    all.extend(namespace.logs_allowed.then(|| name.as_str().into()));
-                });
-                state.update(|index| index.apply_namespace_labels(&name, labels));
-            }
-            Event::Delete(namespace) => {
-                state.log_allowed(|all| {
-                    all.remove(&*namespace.name);
-                });
-                state.update(|index| index.delete_namespace(&namespace.name));
-            }
-        },
-    )
-    .await;
+    let mut listed = ListedNamespaces::default();
+    let handle = move |state: &State, event| namespace_event(state, &mut listed, event);
+    run(client, state, List::Namespaces, token, handle).await;
+}
+
+fn namespace_event(state: &State, listed: &mut ListedNamespaces, event: Event<Namespace>) {
+    match event {
+        Event::Init => *listed = ListedNamespaces::default(),
+        Event::InitApply(namespace) => {
+            let name = &namespace.pruned.name;
+            state.update(|index| index.apply_pruned_namespace(&namespace.pruned));
+            let asks = namespace.logs_allowed;
+            listed.asking.extend(asks.then(|| Arc::clone(name)));
+            listed.names.insert(Arc::clone(name));
+        }
+        Event::InitDone => {
+            let ListedNamespaces { names, asking } = std::mem::take(listed);
+            state.log_allowed(|all| *all = asking);
+            state.update(|index| index.retain_namespaces(|name| names.contains(name)));
+            state.arrived(List::Namespaces);
+        }
+        Event::Apply(namespace) => {
+            let name = &namespace.pruned.name;
+            state.log_allowed(|all| {
+                all.remove(name);
+                all.extend(namespace.logs_allowed.then(|| Arc::clone(name)));
+            });
+            state.update(|index| index.apply_pruned_namespace(&namespace.pruned));
+        }
+        Event::Delete(namespace) => {
+            let name = &namespace.pruned.name;
+            state.log_allowed(|all| {
+                all.remove(name);
+            });
+            state.update(|index| index.delete_namespace(name));
+        }
+    }
 }
 
 /// NetworkPolicies.
 pub(crate) async fn network_policies(client: Client, state: Arc<State>, token: CancellationToken) {
-    let mut listed: BTreeSet<ObjectKey> = BTreeSet::new();
-    run::<NetworkPolicy>(
-        client,
-        state,
-        List::NetworkPolicies,
-        token,
-        move |state, event| match event {
-            Event::Init => listed.clear(),
-            Event::InitApply(policy) => {
-                listed.insert(policy.key.clone());
-                apply(state, &policy);
-            }
-            Event::InitDone => {
-                let listed = std::mem::take(&mut listed);
-                state.policy_uids(|all| all.retain(|key, _| listed.contains(key)));
-                state.update(|index| index.retain_network_policies(|key| listed.contains(key)));
-                state.arrived(List::NetworkPolicies);
-            }
-            Event::Apply(policy) => apply(state, &policy),
-            Event::Delete(NetworkPolicy { key, .. }) => {
-                state.policy_uids(|all| {
-                    all.remove(&key);
-                });
-                state.update(|index| index.delete_network_policy(&key));
-            }
-        },
-    )
-    .await;
+    let mut listed = BTreeSet::new();
+    let handle = move |state: &State, event| policy_event(state, &mut listed, event);
+    run(client, state, List::NetworkPolicies, token, handle).await;
+}
+
+/// `listed`: what a list had so far.
+fn policy_event(state: &State, listed: &mut BTreeSet<ObjectKey>, event: Event<NetworkPolicy>) {
+    match event {
+        Event::Init => listed.clear(),
+        Event::InitApply(policy) => {
+            listed.insert(policy.key.clone());
+            apply(state, &policy);
+        }
+        Event::InitDone => {
+            let listed = std::mem::take(listed);
+            state.policy_uids(|all| all.retain(|key, _| listed.contains(key)));
+            state.update(|index| index.retain_network_policies(|key| listed.contains(key)));
+            state.arrived(List::NetworkPolicies);
+        }
+        Event::Apply(policy) => apply(state, &policy),
+        Event::Delete(policy) => {
+            state.policy_uids(|all| {
+                all.remove(&policy.key);
+            });
+            let gone = policy.version();
+            state.update(|index| index.delete_network_policy_at(&policy.key, gone));
+        }
+    }
 }
 
 fn apply(state: &State, policy: &NetworkPolicy) {

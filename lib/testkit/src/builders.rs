@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::{core::v1 as core, networking::v1 as networking};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 /// The address plan: every range has one role, so that an address tells where it is.
 pub mod plan {
@@ -258,6 +259,15 @@ pub fn ip_block(cidr: &str, except: &[&str]) -> networking::NetworkPolicyPeer {
             except: Some(except.iter().map(|net| (*net).to_owned()).collect()),
         }),
         ..networking::NetworkPolicyPeer::default()
+    }
+}
+
+/// A TCP port by its number.
+#[must_use]
+pub fn port_number(port: i32) -> networking::NetworkPolicyPort {
+    networking::NetworkPolicyPort {
+        port: Some(IntOrString::Int(port)),
+        ..networking::NetworkPolicyPort::default()
     }
 }
 

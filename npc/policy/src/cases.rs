@@ -58,8 +58,8 @@ pub enum Step {
     /// A NetworkPolicy (`namespace/name`) gets this spec (YAML).
     Policy(&'static str, &'static str),
     /// A Pod (`namespace/name`) is as on the stage but for these settings (YAML: `labels`, `uid`,
-    /// `address`, `node`, `phase`, `created`, `terminating`, `hostNetwork`, `ports`,
-    /// `sidecarPorts`, `initPorts`).
+    /// `annotations`, `address`, `node`, `phase`, `created`, `terminating`, `hostNetwork`,
+    /// `ports`, `sidecarPorts`, `initPorts`).
     Pod(&'static str, &'static str),
     /// A Namespace gets these labels (YAML) and `kubernetes.io/metadata.name`.
     Namespace(&'static str, &'static str),

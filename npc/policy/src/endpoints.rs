@@ -82,7 +82,13 @@ impl Endpoints {
 
     /// Whether the pod of this name and UID is attached.
     pub(crate) fn has(&self, pod: &Pod) -> bool {
-        self.of(&pod.key).any(|local| local.endpoint.uid == pod.uid)
+        self.of(&pod.key).any(|local| local.belongs_to(pod))
+    }
+
+    /// Whether a pod of the namespace is attached.
+    pub(crate) fn has_namespace(&self, name: &str) -> bool {
+        let mut after = self.by_pod.range(ObjectKey::new(name, "")..);
+        after.next().is_some_and(|(key, _)| *key.namespace == *name)
     }
 
     /// Adds an endpoint. An address belongs to the one that got it last. `pod`: its Pod, if the

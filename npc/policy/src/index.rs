@@ -4,6 +4,7 @@
 mod hostile;
 #[cfg(test)]
 mod incremental;
+mod leaving;
 mod look;
 #[cfg(test)]
 mod tests;
@@ -14,13 +15,16 @@ use std::sync::Arc;
 
 use k8s_openapi::api::{core::v1 as core, networking::v1 as networking};
 
+use leaving::Leaving;
+
 use crate::cache::Cache;
-use crate::endpoints::{Endpoint, Endpoints, LocalEndpoint};
+use crate::endpoints::{Endpoint, Endpoints};
 use crate::objects::Objects;
 use crate::parse::PolicySpec;
 use crate::store::Store;
 use crate::{
-    EndpointId, Labels, ObjectKey, Pod, PolicyModel, Problem, Standing, Subject, SubjectKey,
+    EndpointId, Labels, Namespace, ObjectKey, Pod, PolicyModel, Problem, Standing, Subject,
+    SubjectKey,
 };
 
 /// Everything [`Index::model`] is made of. All functions are total; those that change something
@@ -33,6 +37,7 @@ pub struct Index {
     pods: Store,
     namespaces: BTreeMap<Arc<str>, Labels>,
     policies: BTreeMap<ObjectKey, Arc<PolicySpec>>,
+    leaving: Leaving,
     endpoints: Endpoints,
     cache: Cache,
 }
@@ -45,6 +50,7 @@ impl Index {
             pods: Store::default(),
             namespaces: BTreeMap::new(),
             policies: BTreeMap::new(),
+            leaving: Leaving::default(),
             endpoints: Endpoints::default(),
             cache: Cache::default(),
         }
@@ -84,7 +90,9 @@ impl Index {
         let Some(pod) = self.pods.get(key) else {
             return false;
         };
-        self.change(&pod.addresses, |index| index.pods.remove(key))
+        self.change(&pod.addresses, |index| index.pods.remove(key));
+        self.has_left(&key.namespace);
+        true
     }
 
     /// A list of all Pods begins; each is handed to [`Index::apply_pruned_pod`] as it is read, so
@@ -114,22 +122,19 @@ impl Index {
 
     /// A Namespace was added or changed.
     pub fn apply_namespace(&mut self, namespace: &core::Namespace) -> bool {
-        let labels = namespace.metadata.labels.iter().flatten();
-        let name = namespace.metadata.name.as_deref().unwrap_or_default();
-        self.apply_namespace_labels(
-            name,
-            labels.map(|(k, v)| (k.as_str(), v.as_str())).collect(),
-        )
+        self.apply_pruned_namespace(&Namespace::prune(namespace))
     }
 
     /// [`Index::apply_namespace`] for callers that never have the whole object.
-    pub fn apply_namespace_labels(&mut self, name: &str, labels: Labels) -> bool {
+    pub fn apply_pruned_namespace(&mut self, namespace: &Namespace) -> bool {
+        let Namespace { name, labels, .. } = namespace;
+        let changed = self.see_namespace(namespace);
         let old = self.namespaces.get(name);
-        if old == Some(&labels) {
-            return false;
+        if old == Some(labels) {
+            return changed;
         }
         self.cache.namespace_changes(name, old);
-        self.namespaces.insert(name.into(), labels);
+        self.namespaces.insert(Arc::clone(name), labels.clone());
         true
     }
 
@@ -139,6 +144,7 @@ impl Index {
             return false;
         };
         self.cache.namespace_changes(name, Some(&old));
+        self.has_left(name);
         true
     }
 
@@ -178,6 +184,7 @@ impl Index {
     }
 
     fn apply_spec(&mut self, spec: PolicySpec) -> bool {
+        self.leaving.policies.remove(&spec.key);
         if self
             .policies
             .get(&spec.key)
@@ -190,20 +197,15 @@ impl Index {
         true
     }
 
-    /// A NetworkPolicy is gone.
-    pub fn delete_network_policy(&mut self, key: &ObjectKey) -> bool {
-        self.cache.policy_changes(key, None);
-        self.policies.remove(key).is_some()
-    }
-
     /// A list of all NetworkPolicies is complete: what it did not have is gone.
     pub fn retain_network_policies(&mut self, listed: impl Fn(&ObjectKey) -> bool) -> bool {
         let keys = self.policies.keys().filter(|key| !listed(key));
         let gone: Vec<_> = keys.cloned().collect();
+        let mut changed = false;
         for key in &gone {
-            self.delete_network_policy(key);
+            changed |= self.delete_network_policy(key);
         }
-        !gone.is_empty()
+        changed
     }
 
     /// All NetworkPolicies there are.
@@ -228,6 +230,7 @@ impl Index {
         affected.extend(before.iter().flat_map(|old| &old.endpoint.addresses));
         affected.extend(self.status_addresses(&key));
         let old_key = before.as_ref().map(|old| old.endpoint.pod.clone());
+        let old_namespace = old_key.as_ref().map(|key| Arc::clone(&key.namespace));
         affected.extend(old_key.iter().flat_map(|key| self.status_addresses(key)));
         self.change(&affected, |index| {
             let Self {
@@ -239,6 +242,9 @@ impl Index {
                 index.claim(&old_key);
             }
         });
+        if let Some(name) = old_namespace {
+            self.has_left(&name);
+        }
         self.endpoints.get(&id) != before.as_ref()
     }
 
@@ -254,6 +260,7 @@ impl Index {
             index.endpoints.remove(id);
             index.claim(&key);
         });
+        self.has_left(&key.namespace);
         true
     }
 
@@ -365,38 +372,29 @@ impl Index {
             .unwrap_or_default()
     }
 
-    /// Pods that the API no longer has but whose endpoint is still here.
+    /// Whether there is what the API no longer has: pods whose endpoint is still here, and policies
+    /// of a namespace that is being deleted.
     #[cfg(test)]
-    pub(crate) fn lingering_pods(&self) -> impl Iterator<Item = &Pod> {
-        let local = self.endpoints.values().filter_map(|e| e.pod.as_ref());
-        local
-            .map(|local| &local.pod)
-            .filter(|pod| !self.pods.has(&pod.key, &pod.uid))
+    pub(crate) fn remembers(&self) -> bool {
+        let mut local = self.endpoints.values().filter_map(|e| e.pod.as_ref());
+        local.any(|local| !self.pods.has(&local.pod.key, &local.pod.uid))
+            || !self.leaving.policies.is_empty()
     }
 
     /// The pods of this node by what CNI and their Pods say, without the policies that select them.
     pub fn subjects(&self) -> BTreeMap<SubjectKey, Subject> {
-        let mut subjects = BTreeMap::new();
-        for LocalEndpoint { endpoint, pod } in self.endpoints.values() {
-            let key = SubjectKey {
-                pod: endpoint.pod.clone(),
-                uid: endpoint.uid.clone(),
-            };
-            let subject = subjects.entry(key).or_insert_with(|| Subject {
-                addresses: BTreeSet::new(),
-                ports: BTreeSet::new(),
-                standing: Standing::Unknown,
-            });
-            subject.addresses.extend(&endpoint.addresses);
-            subject.ports.insert(endpoint.host_ifname.clone());
-            if pod.is_some() {
-                subject.standing = Standing::Known {
-                    ingress: BTreeSet::new(),
-                    egress: BTreeSet::new(),
-                };
-            }
-        }
+        let subjects = self.objects().subjects().into_iter();
         subjects
+            .map(|(key, (mut subject, template))| {
+                if template.is_some() {
+                    subject.standing = Standing::Known {
+                        ingress: BTreeSet::new(),
+                        egress: BTreeSet::new(),
+                    };
+                }
+                (key, subject)
+            })
+            .collect()
     }
 }
 
@@ -405,6 +403,8 @@ impl PartialEq for Index {
         self.node == other.node
             && self.namespaces == other.namespaces
             && self.policies == other.policies
+            && self.leaving.namespaces == other.leaving.namespaces
+            && self.leaving.policies == other.leaving.policies
             && self.endpoints.iter().eq(other.endpoints.iter())
             && self.pods.iter().eq(other.pods.iter())
     }

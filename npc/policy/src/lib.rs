@@ -11,7 +11,8 @@
 //! (chains, sets, marks), nor any client, clock, environment or process.
 //!
 //! Laws: the same objects in any order of arrival, also repeated or relisted, give equal models
-//! (I1). What a policy says and cannot be understood never allows anything.
+//! (I1), but for what outlives the API: a pod until it is detached, the policies of a namespace that
+//! is being deleted until its pods are gone. What a policy says and cannot be understood never allows anything.
 
 mod block;
 mod cache;
@@ -23,6 +24,7 @@ mod index;
 mod key;
 mod limit;
 mod model;
+mod namespace;
 mod objects;
 mod packet;
 mod parse;
@@ -45,6 +47,7 @@ pub use model::{
     Direction, Named, Peers, Policy, PolicyModel, PortMatch, Ports, Rule, Standing, Subject,
     SubjectKey,
 };
+pub use namespace::{Namespace, Version};
 pub use packet::{Packet, Path, Payload, State};
 pub use pod::{ContainerPort, Pod, SlimPod};
 pub use port::{PortRange, Protocol};

@@ -220,6 +220,11 @@ impl Store {
         same
     }
 
+    /// Whether there is a pod of the namespace.
+    pub(crate) fn has_namespace(&self, name: &str) -> bool {
+        self.namespaces.contains_key(name)
+    }
+
     /// The number of the pod of a name.
     pub(crate) fn number(&self, key: &ObjectKey) -> Option<PodNumber> {
         let pods = &self.namespaces.get(&key.namespace)?.pods;

@@ -1,4 +1,7 @@
+use std::net::IpAddr;
+
 use serde_json::{from_value, json};
+use weft_policy::{Endpoint, EndpointId};
 
 use super::*;
 
@@ -65,4 +68,74 @@ fn a_thousand_changes_of_labels_are_one_change_for_who_comes_later() {
     let second = state.snapshot().expect("every list is there");
     assert!(first.since.is_some() && second.since.is_none());
     assert_eq!(first.model, second.model);
+}
+
+/// Hands over a Namespace `x`, as it was written or deleted at a version.
+fn namespace(version: u64, deleted: bool) -> Namespace {
+    let timestamp = deleted.then_some("2026-01-01T00:00:00Z");
+    let namespace = json!({"metadata": {"name": "x", "resourceVersion": version.to_string(),
+        "deletionTimestamp": timestamp}});
+    from_value(namespace).expect("a namespace")
+}
+
+fn policy(version: u64) -> NetworkPolicy {
+    let policy = json!({"metadata": {"name": "p", "namespace": "x", "uid": "u",
+        "resourceVersion": version.to_string()}, "spec": {"podSelector": {}}});
+    from_value(policy).expect("a policy")
+}
+
+/// A state with the pod `x/a` of this node, and every list.
+fn with_a_policy() -> State {
+    let state = State::new("n1");
+    let attached = json!({"metadata": {"name": "a", "namespace": "x", "uid": "1"},
+        "spec": {"nodeName": "n1"}});
+    pod_event(&state, Event::Apply(from_value(attached).expect("a pod")));
+    let endpoint = Endpoint {
+        pod: ObjectKey::new("x", "a"),
+        uid: "1".into(),
+        addresses: [IpAddr::from([10, 32, 0, 2])].into(),
+        host_ifname: "veth".to_owned(),
+    };
+    state.attach(EndpointId::new("1", "eth0"), endpoint);
+    namespace_event(
+        &state,
+        &mut ListedNamespaces::default(),
+        Event::Apply(namespace(1, false)),
+    );
+    policy_event(&state, &mut BTreeSet::new(), Event::Apply(policy(2)));
+    for list in List::ALL {
+        state.arrived(list);
+    }
+    state
+}
+
+fn policies_in_force(state: &State) -> usize {
+    let snapshot = state.snapshot().expect("every list is there");
+    snapshot.model.policies.len()
+}
+
+#[test]
+fn a_policy_that_goes_with_its_namespace_holds_whichever_of_the_two_watches_is_first() {
+    let leaves = |state: &State| {
+        let event = Event::Apply(namespace(5, true));
+        namespace_event(state, &mut ListedNamespaces::default(), event);
+    };
+    let goes = |state: &State| policy_event(state, &mut BTreeSet::new(), Event::Delete(policy(6)));
+    let state = with_a_policy();
+    leaves(&state);
+    goes(&state);
+    assert_eq!(policies_in_force(&state), 1);
+    let state = with_a_policy();
+    goes(&state);
+    assert_eq!(policies_in_force(&state), 0);
+    leaves(&state);
+    assert_eq!(policies_in_force(&state), 1);
+    // A list without it, and the end of the Namespace.
+    policy_event(&state, &mut BTreeSet::new(), Event::InitDone);
+    let event = Event::Delete(namespace(7, true));
+    namespace_event(&state, &mut ListedNamespaces::default(), event);
+    assert_eq!(policies_in_force(&state), 1);
+    state.detach(&EndpointId::new("1", "eth0"));
+    pod_event(&state, Event::Delete(pod("a", "1", json!({}))));
+    assert_eq!(state.look_up(Index::clone), Index::new("n1"));
 }

@@ -2,7 +2,7 @@
 
 use super::Mutation;
 
-pub(super) const ALL: [Mutation; 42] = [
+pub(super) const ALL: [Mutation; 45] = [
     Mutation {
         name: "a packet of no flow passes like one of a flow",
         file: "npc/policy/src/evaluate.rs",
@@ -110,6 +110,24 @@ pub(super) const ALL: [Mutation; 42] = [
         file: "npc/policy/src/pod.rs",
         from: r#".filter(|container| container.restart_policy.as_deref() == Some("Always"));"#,
         to: r#".filter(|container| container.restart_policy.as_deref() != Some("Never"));"#,
+    },
+    Mutation {
+        name: "the policies of a namespace that is deleted go at once",
+        file: "npc/policy/src/index/leaving.rs",
+        from: "if self.leaving.namespaces.contains(&key.namespace) {",
+        to: "if self.leaving.policies.contains(key) {",
+    },
+    Mutation {
+        name: "the policies of a deleted namespace go before pods that are still attached",
+        file: "npc/policy/src/index/leaving.rs",
+        from: "&& !self.endpoints.has_namespace(name);",
+        to: "&& !name.is_empty();",
+    },
+    Mutation {
+        name: "a policy that was deleted long before its namespace comes back",
+        file: "npc/policy/src/index/leaving.rs",
+        from: "version.is_some_and(|version| *deleted > version)",
+        to: "version.is_none_or(|version| *deleted != version)",
     },
     Mutation {
         name: "neighbour solicitations are judged",

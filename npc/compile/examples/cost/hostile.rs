@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use weft_netfilter::{nft, plan};
 use weft_policy::{Index, ObjectKey};
 use weft_policy_compile::{NodeView, compile};
-use weft_testkit::builders::{ip_block, make_network_policy, make_pod};
+use weft_testkit::builders::{ip_block, make_network_policy, make_pod, port_number};
 
 type Rules = Vec<networking::NetworkPolicyIngressRule>;
 
@@ -28,10 +28,6 @@ fn port(port: IntOrString, end: Option<i32>) -> networking::NetworkPolicyPort {
         end_port: end,
         protocol: None,
     }
-}
-
-fn number(n: i32) -> networking::NetworkPolicyPort {
-    port(IntOrString::Int(n), None)
 }
 
 fn net(n: i32) -> String {
@@ -62,7 +58,7 @@ fn all() -> Vec<(&'static str, Rules)> {
         (
             "10,000 rules of a CIDR and a port",
             (0..10_000)
-                .map(|n| rule(vec![ip_block(&net(n), &[])], vec![number(1 + n)]))
+                .map(|n| rule(vec![ip_block(&net(n), &[])], vec![port_number(1 + n)]))
                 .collect(),
         ),
         (
@@ -113,7 +109,7 @@ fn all() -> Vec<(&'static str, Rules)> {
                 (0..5000)
                     .map(|n| ip_block(&net(n), &["10.0.0.1/32"]))
                     .collect(),
-                (0..5000).map(|n| number(1 + 2 * n)).collect(),
+                (0..5000).map(|n| port_number(1 + 2 * n)).collect(),
             )],
         ),
     ]

@@ -11,13 +11,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use k8s_openapi::{
-    api::networking::v1::NetworkPolicyPort, apimachinery::pkg::util::intstr::IntOrString,
-};
 use weft_netfilter::plan::{Observed, diff};
 use weft_policy::{Endpoint, EndpointId, Index, ObjectKey};
 use weft_policy_compile::{NodeView, compile};
-use weft_testkit::builders::{make_namespace, make_network_policy, make_pod, namespaces, pods};
+use weft_testkit::builders::{
+    make_namespace, make_network_policy, make_pod, namespaces, pods, port_number,
+};
 
 /// Namespaces and applications that pods and policies are spread over.
 const NAMESPACES: u32 = 20;
@@ -91,15 +90,11 @@ fn index(local: u32, all: u32, policies: u32) -> Index {
         let app = format!("app-{}", n % APPS);
         let client = format!("app-{}", (n + 1) % APPS);
         let other = namespace(n + 1);
-        let port = NetworkPolicyPort {
-            port: Some(IntOrString::Int(8080)),
-            ..NetworkPolicyPort::default()
-        };
         let policy = make_network_policy(&namespace(n), &format!("policy-{n}"))
             .selects(&[("app", &app)])
             .ingress(
                 vec![pods(&[("app", &client)]), namespaces(&[("team", &other)])],
-                vec![port],
+                vec![port_number(8080)],
             );
         index.apply_network_policy(&policy.build());
     }

@@ -9,8 +9,7 @@ use weft_netfilter::Family;
 use weft_policy::cases::{self, Tally};
 use weft_policy::evaluate;
 
-use super::judge::Engines;
-pub(super) use super::judge::node;
+use super::judge::{Engines, node};
 use super::random::{clusters, packet};
 use crate::{NodeView, compile};
 

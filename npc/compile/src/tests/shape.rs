@@ -12,7 +12,7 @@ use weft_testkit::builders::{
     ip_block, make_namespace, make_network_policy, make_pod, namespaces, pods,
 };
 
-use super::agreement::node;
+use super::judge::node;
 use super::way::traced;
 use crate::{NodeView, compile};
 

@@ -3,13 +3,44 @@
 use super::{
     Case,
     Step::{
-        Attach, DeletePod, DeletePolicy, Detach, Kill, LoseApi, Namespace, Packets, Pod, Policy,
-        Relist, Start, TerminateNamespace,
+        self, Attach, DeleteNamespace, DeletePod, DeletePolicy, Detach, Kill, LoseApi, Namespace,
+        Packets, Pod, Policy, Relist, Start, TerminateNamespace,
     },
 };
 
 /// Pod `b` of the own namespace may enter on port 80; nobody leaves.
 const ONLY_B: &str = "{podSelector: {matchLabels: {pod: a}}, policyTypes: [Ingress, Egress], ingress: [{from: [{podSelector: {matchLabels: {pod: b}}}], ports: [{port: 80}]}]}";
+
+/// Before and after a policy is written in another way.
+const REWRITTEN: Step = Packets(
+    "y/a -> x/a tcp/80 allow
+     x/b -> x/a udp/9 allow
+     z/a -> x/a tcp/80 deny",
+);
+
+/// Before and after a start.
+const STARTED: Step = Packets(
+    "x/b -> x/a tcp/80 allow
+     y/a -> x/a tcp/80 deny
+     x/a -> y/a tcp/80 deny
+     y/a -> x/new tcp/80 deny
+     z/a -> y/a tcp/80 allow",
+);
+
+/// Before npc is killed and after it has started again.
+const KILLED: Step = Packets(
+    "x/b -> x/a tcp/80 allow
+     outside -> x/a tcp/81 allow
+     203.0.113.200 -> x/a tcp/81 deny",
+);
+
+/// A policy of a namespace that is being deleted, whether the API still has it or not.
+const ENDING: Step = Packets(
+    "y/b -> y/a tcp/80 allow
+     x/b -> y/a tcp/80 deny
+     y/a -> z/a tcp/80 deny
+     x/b -> y/b tcp/80 allow",
+);
 
 pub(super) const CASES: &[Case] = &[
     Case {
@@ -49,20 +80,12 @@ pub(super) const CASES: &[Case] = &[
                 "x/p",
                 "{podSelector: {matchLabels: {pod: a}}, ingress: [{from: [{namespaceSelector: {matchLabels: {ns: y}}}, {podSelector: {matchLabels: {pod: b}}}], ports: [{port: 80}, {protocol: UDP}]}]}",
             ),
-            Packets(
-                "y/a -> x/a tcp/80 allow
-                 x/b -> x/a udp/9 allow
-                 z/a -> x/a tcp/80 deny",
-            ),
+            REWRITTEN,
             Policy(
                 "x/p",
                 "{podSelector: {matchExpressions: [{key: pod, operator: In, values: [a, a]}]}, policyTypes: [Ingress], egress: [{}], ingress: [{ports: [{protocol: UDP}, {port: 80, endPort: 80, protocol: TCP}, {port: 80}], from: [{podSelector: {matchExpressions: [{key: pod, operator: In, values: [b]}], matchLabels: {pod: b}}}, {podSelector: {}, namespaceSelector: {matchExpressions: [{key: ns, operator: In, values: [y]}]}}]}]}",
             ),
-            Packets(
-                "y/a -> x/a tcp/80 allow
-                 x/b -> x/a udp/9 allow
-                 z/a -> x/a tcp/80 deny",
-            ),
+            REWRITTEN,
         ],
     },
     Case {
@@ -129,21 +152,9 @@ pub(super) const CASES: &[Case] = &[
         steps: &[
             Policy("x/p", ONLY_B),
             Attach("x/new", "uid-new", "10.32.0.20"),
-            Packets(
-                "x/b -> x/a tcp/80 allow
-                 y/a -> x/a tcp/80 deny
-                 x/a -> y/a tcp/80 deny
-                 y/a -> x/new tcp/80 deny
-                 z/a -> y/a tcp/80 allow",
-            ),
+            STARTED,
             Start,
-            Packets(
-                "x/b -> x/a tcp/80 allow
-                 y/a -> x/a tcp/80 deny
-                 x/a -> y/a tcp/80 deny
-                 y/a -> x/new tcp/80 deny
-                 z/a -> y/a tcp/80 allow",
-            ),
+            STARTED,
         ],
     },
     Case {
@@ -242,18 +253,10 @@ pub(super) const CASES: &[Case] = &[
                 "x/q",
                 "{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 203.0.113.0/24, except: [203.0.113.128/25]}}], ports: [{port: serve-81-tcp}]}]}",
             ),
-            Packets(
-                "x/b -> x/a tcp/80 allow
-                 outside -> x/a tcp/81 allow
-                 203.0.113.200 -> x/a tcp/81 deny",
-            ),
+            KILLED,
             Kill,
             Start,
-            Packets(
-                "x/b -> x/a tcp/80 allow
-                 outside -> x/a tcp/81 allow
-                 203.0.113.200 -> x/a tcp/81 deny",
-            ),
+            KILLED,
         ],
     },
     Case {
@@ -273,6 +276,36 @@ pub(super) const CASES: &[Case] = &[
                  y/a -> z/a tcp/80 deny
                  y/b -> x/a tcp/80 allow
                  z/a -> x/a tcp/80 deny",
+            ),
+        ],
+    },
+    Case {
+        number: 0,
+        clause: "the policies of a deleted namespace hold until its pods are gone",
+        steps: &[
+            Policy("y/p", ONLY_B),
+            TerminateNamespace("y"),
+            DeletePolicy("y/p"),
+            ENDING,
+            Relist,
+            ENDING,
+            DeletePod("y/a"),
+            ENDING,
+            Detach("y/b", "uid-y-b"),
+            DeletePod("y/b"),
+            DeletePod("y/c"),
+            DeleteNamespace("y"),
+            Packets(
+                "x/b -> y/a tcp/80 deny
+                 y/a -> z/a tcp/80 deny",
+            ),
+            Detach("y/a", "uid-y-a"),
+            Namespace("y", "{ns: y}"),
+            Attach("y/a", "again", "10.32.0.4"),
+            Pod("y/a", "{uid: again}"),
+            Packets(
+                "x/b -> y/a tcp/80 allow
+                 y/a -> z/a tcp/80 allow",
             ),
         ],
     },

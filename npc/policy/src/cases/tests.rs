@@ -139,8 +139,8 @@ fn events_and_a_fresh_list_give_the_same_model() {
     let mut compared = 0;
     for case in all() {
         case.play(|index, cluster, expectation| {
-            // A pod deleted by force is remembered by its endpoint, which a fresh start cannot know.
-            if expectation.up_to_date && index.lingering_pods().next().is_none() {
+            // What the API no longer has, a fresh start cannot know.
+            if expectation.up_to_date && !index.remembers() {
                 compared += 1;
                 let fresh = cluster.index().model();
                 assert_eq!(index.model(), fresh, "{expectation}");

@@ -5,7 +5,9 @@ use k8s_openapi::api::networking::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use weft_testkit::builders::{ip_block, make_namespace, make_network_policy, make_pod, pods};
+use weft_testkit::builders::{
+    ip_block, make_namespace, make_network_policy, make_pod, pods, port_number,
+};
 
 use super::*;
 use crate::{Direction, MAX_ADDRESSES, MAX_TERMS, Standing, Subject};
@@ -52,13 +54,6 @@ fn all_but(nobody: usize) -> NetworkPolicyPeer {
     }
 }
 
-fn number(port: i32) -> NetworkPolicyPort {
-    NetworkPolicyPort {
-        port: Some(IntOrString::Int(port)),
-        ..NetworkPolicyPort::default()
-    }
-}
-
 fn bad(rules: usize, peer: impl Fn(usize) -> NetworkPolicyPeer) -> networking::NetworkPolicy {
     let policy = make_network_policy("x", "bad").selects(&[("pod", "victim")]);
     let mut policy = policy.types(&["Ingress", "Egress"]).build();
@@ -67,7 +62,7 @@ fn bad(rules: usize, peer: impl Fn(usize) -> NetworkPolicyPeer) -> networking::N
         (0..rules)
             .map(|n| NetworkPolicyIngressRule {
                 from: Some(vec![peer(n)]),
-                ports: Some(vec![number(80)]),
+                ports: Some(vec![port_number(80)]),
             })
             .collect(),
     );

@@ -205,7 +205,7 @@ fn clusters() -> Vec<Cluster> {
     for case in cases::all() {
         let mut last = Cluster::new();
         case.play(|index, cluster, _| {
-            if index.lingering_pods().next().is_none() {
+            if !index.remembers() {
                 last = cluster.clone();
             }
         });
