@@ -19,8 +19,8 @@ use std::{
 
 use tokio::time::sleep_until;
 use weft_netfilter::{
-    Ruleset,
-    exec::{Interest, Monitor, NftFamily, Probe, Runner, Variant, set_name},
+    backend::Done,
+    exec::{Interest, Monitor, NftFamily, Probe, Runner, Variant},
 };
 
 use crate::{bridge::Guard, config::owner};
@@ -76,8 +76,7 @@ pub(crate) struct Lookout {
     guard_failed: bool,
     schedule: Schedule,
     print: Print,
-    /// Counts of elements that a look found to be right although they are not those we expect.
-    accepted: BTreeMap<String, u32>,
+    counts: Counts,
 }
 
 impl Lookout {
@@ -106,7 +105,7 @@ impl Lookout {
             self.probe = (backend == Variant::Nft.name()).then(|| sets(Variant::Nft));
         }
         self.print = Print::default();
-        self.accepted.clear();
+        self.counts = Counts::default();
         Ok(())
     }
 
@@ -120,7 +119,7 @@ impl Lookout {
             guard_failed: false,
             schedule: Schedule::new(Instant::now()),
             print: Print::default(),
-            accepted: BTreeMap::new(),
+            counts: Counts::default(),
         }
     }
 
@@ -154,10 +153,11 @@ impl Lookout {
         }
     }
 
-    /// Looks a little: if something is not as it was applied, a look comes soon.
-    pub(crate) async fn probe(&mut self, applied: &Ruleset) {
+    /// Looks a little: if something is not as it was applied, a look comes soon. `sizes`: of sets, as
+    /// [`weft_netfilter::backend::Backend::set_sizes`] has them.
+    pub(crate) async fn probe(&mut self, sizes: &BTreeMap<String, usize>) {
         let started = Instant::now();
-        let differs = self.differs(applied).await;
+        let differs = self.differs(sizes).await;
         let now = Instant::now();
         self.schedule.probed(now, now - started);
         if differs {
@@ -191,12 +191,12 @@ impl Lookout {
         self.schedule.probed(Instant::now(), Duration::ZERO);
     }
 
-    async fn differs(&mut self, applied: &Ruleset) -> bool {
+    async fn differs(&mut self, sizes: &BTreeMap<String, usize>) -> bool {
         let Some(probe) = &mut self.probe else {
             return false;
         };
         match probe.sets().await {
-            Ok(counts) if counts != self.accepted && !right(&counts, applied) => return true,
+            Ok(seen) if self.counts.differs(&seen, sizes) => return true,
             Ok(_) => {}
             Err(error) => tracing::debug!(%error, "cannot count the elements of sets"),
         }
@@ -224,18 +224,21 @@ impl Lookout {
     pub(crate) fn looked(&mut self, started: Instant, before: Before, repaired: bool) {
         let now = Instant::now();
         self.print = Print::found(before.rules.filter(|_| !repaired));
-        if !repaired {
-            self.accepted = before.sets;
-        }
+        self.counts = Counts::found(before.sets, repaired);
         let sure = self.is_sure();
         self.schedule.looked(now, now - started, sure);
     }
 
-    /// We changed rules ourselves: what the probe knew is old.
-    pub(crate) fn wrote_rules(&mut self) {
-        self.print = Print::default();
-        let sure = self.is_sure();
-        self.schedule.wrote(sure);
+    /// We did this ourselves: what the probe knew is old.
+    pub(crate) fn wrote(&mut self, done: &Done) {
+        if done.changed() {
+            self.counts = Counts::default();
+        }
+        if done.rules {
+            self.print = Print::default();
+            let sure = self.is_sure();
+            self.schedule.wrote(sure);
+        }
     }
 
     /// A repair was made: is it news?
@@ -282,6 +285,30 @@ impl Print {
     }
 }
 
+/// What the probe may show of the sets although it is not what was applied.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Counts {
+    /// A look found everything right, and the probe showed these numbers of elements before it.
+    right: BTreeMap<String, u32>,
+}
+
+impl Counts {
+    /// What was right before a change is not right after it.
+    fn found(seen: BTreeMap<String, u32>, repaired: bool) -> Self {
+        let right = if repaired { BTreeMap::new() } else { seen };
+        Self { right }
+    }
+
+    /// The probe shows these: did somebody change something?
+    fn differs(&self, seen: &BTreeMap<String, u32>, sizes: &BTreeMap<String, usize>) -> bool {
+        let is_right = |(name, size): (&String, &usize)| {
+            let seen = seen.get(name).map(|count| usize::try_from(*count));
+            seen == Some(Ok(*size))
+        };
+        *seen != self.right && !sizes.iter().all(is_right)
+    }
+}
+
 /// What the probe showed before a look.
 #[derive(Debug, Default)]
 pub(crate) struct Before {
@@ -302,23 +329,6 @@ async fn changed(monitor: &mut Option<Monitor>) -> bool {
         Some(monitor) => monitor.changed().await,
         None => std::future::pending().await,
     }
-}
-
-/// Does each set that we want, or its twin, have as many elements as we want?
-fn right(counts: &BTreeMap<String, u32>, applied: &Ruleset) -> bool {
-    let mut by_name: BTreeMap<&str, Vec<u32>> = BTreeMap::new();
-    for (kernel, count) in counts {
-        by_name.entry(set_name(kernel)).or_default().push(*count);
-    }
-    let mut sets = applied.tables.values().flat_map(|table| &table.sets);
-    sets.all(|(name, set)| {
-        let found = by_name.get(name.as_str());
-        found.is_none_or(|found| {
-            found
-                .iter()
-                .any(|count| usize::try_from(*count) == Ok(set.elements.len()))
-        })
-    })
 }
 
 /// Time is an argument.

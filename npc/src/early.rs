@@ -185,9 +185,7 @@ impl<B: Changing> Sync<B> {
             }
         };
         self.early.applied = true;
-        if done.rules {
-            self.lookout.wrote_rules();
-        }
+        self.lookout.wrote(&done);
         self.metrics.size(&compiled.model, &compiled.ruleset);
         Ok(())
     }

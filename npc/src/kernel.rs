@@ -4,7 +4,7 @@
 mod auto;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -91,6 +91,13 @@ impl Backend for Kernel {
 
     async fn trace(
         &mut self,
+    fn set_sizes(&self) -> BTreeMap<String, usize> {
+        match self {
+            Self::Iptables(backend) => backend.set_sizes(),
+            Self::Nftables(backend) => backend.set_sizes(),
+        }
+    }
+
         desired: &Ruleset,
         packet: &Packet,
         passes: &[Pass],
@@ -162,6 +169,10 @@ impl<B: Backend, P: Backend> Backend for Successor<B, P> {
 
     async fn trace(
         &mut self,
+    fn set_sizes(&self) -> BTreeMap<String, usize> {
+        self.current.set_sizes()
+    }
+
         desired: &Ruleset,
         packet: &Packet,
         passes: &[Pass],

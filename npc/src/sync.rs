@@ -266,7 +266,7 @@ impl<B: Changing> Sync<B> {
     /// Looks a little: is there reason to look closer?
     async fn probe(&mut self) {
         match self.wanted.get() {
-            Some(applied) => self.lookout.probe(&applied.ruleset).await,
+            Some(_) => self.lookout.probe(&self.backend.set_sizes()).await,
             None => self.lookout.skip_probe(),
         }
     }
@@ -308,9 +308,7 @@ impl<B: Changing> Sync<B> {
                 self.in_kernel = true;
                 self.state.applied(version);
                 self.flows.in_force(&compiled);
-                if done.rules {
-                    self.lookout.wrote_rules();
-                }
+                self.lookout.wrote(&done);
                 tracing::debug!(version, compiled = ?took, took = ?started.elapsed(), "synced");
                 let since = since.filter(|_| done.changed());
                 self.metrics

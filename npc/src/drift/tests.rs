@@ -1,5 +1,3 @@
-use weft_netfilter::{Element, Family, Set, SetKind, SetName, Table};
-
 use super::*;
 
 const MS: Duration = Duration::from_millis(1);
@@ -112,29 +110,51 @@ fn probes_take_a_small_part_of_the_time_and_still_come_within_a_second() {
     }
 }
 
+fn counts(counts: &[(&str, u32)]) -> BTreeMap<String, u32> {
+    let counts = counts.iter().map(|(name, n)| ((*name).to_owned(), *n));
+    counts.collect()
+}
+
 #[test]
 fn a_set_with_too_few_or_too_many_elements_is_wrong_whichever_twin_is_in_use() {
-    let name = SetName::new("weft-npc-known-4").expect("name");
-    let elements = [1, 2].map(|n| Element::Addr(std::net::Ipv4Addr::new(10, 32, 0, n).into()));
-    let set = Set::new(SetKind::Addr).containing(elements);
-    let mut table = Table::default();
-    table.sets.insert(name, set);
-    let applied = Ruleset {
-        tables: [(Family::V4, table)].into(),
+    let (plain, twin) = ("weft-npc-known-4", "weft-npc-known-4.b");
+    for (in_use, seen, differs) in [
+        (plain, &[(plain, 2)][..], false),
+        (twin, &[(plain, 0), (twin, 2)], false),
+        (plain, &[("weft-npc-other-4", 7), (plain, 2)], false),
+        (plain, &[(plain, 1)], true),
+        (plain, &[(plain, 3), (twin, 1)], true),
+        // The half that no rule looks up, held by the kernel for a moment, proves nothing.
+        (twin, &[(plain, 2), (twin, 0)], true),
+        (twin, &[(plain, 2)], true),
+    ] {
+        let sizes = [(in_use.to_owned(), 2)].into();
+        let found = Counts::default().differs(&counts(seen), &sizes);
+        assert_eq!(found, differs, "{in_use} of {seen:?}");
+    }
+}
+
+#[test]
+fn numbers_that_a_look_found_to_be_right_are_so_until_something_changes() {
+    let name = "weft-npc-known-4";
+    let seen = counts(&[(name, 0)]);
+    let sizes = BTreeMap::from([(name.to_owned(), 2)]);
+    let mut lookout = Lookout::blind();
+    let after_a_look = |lookout: &mut Lookout, repaired| {
+        let before = Before {
+            rules: None,
+            sets: seen.clone(),
+        };
+        lookout.looked(Instant::now(), before, repaired);
+        lookout.counts.differs(&seen, &sizes)
     };
-    let counts = |counts: &[(&str, u32)]| {
-        let counts = counts.iter().map(|(name, n)| ((*name).to_owned(), *n));
-        right(&counts.collect(), &applied)
-    };
-    assert!(counts(&[("weft-npc-known-4", 2)]));
-    assert!(counts(&[
-        ("weft-npc-known-4", 0),
-        ("weft-npc-known-4.b", 2)
-    ]));
-    assert!(counts(&[("weft-npc-other-4", 7), ("weft-npc-known-4", 2)]));
-    assert!(!counts(&[("weft-npc-known-4", 1)]));
-    assert!(!counts(&[
-        ("weft-npc-known-4", 3),
-        ("weft-npc-known-4.b", 1)
-    ]));
+    assert!(!after_a_look(&mut lookout, false));
+    assert!(after_a_look(&mut lookout, true));
+    assert!(!after_a_look(&mut lookout, false));
+    // Our own change, of elements alone.
+    lookout.wrote(&Done {
+        steps: 1,
+        ..Done::default()
+    });
+    assert!(lookout.counts.differs(&seen, &sizes));
 }

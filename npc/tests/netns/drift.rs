@@ -147,15 +147,17 @@ fn iptables(variant: &str) {
     let place = Place::iptables(variant);
     let node = place.node();
     let mut harms = bridge_harms();
+    // Every set loses everything at once; what that opens and what it closes is repaired by twins.
+    harms.push("ipset flush".to_owned());
     for (version, member, stranger) in [
         ("", "10.32.0.2", "10.32.0.9"),
         ("6", "fd10:32::2", "fd10:32::9"),
     ] {
         let tool = format!("ip{version}tables-{}", variant.to_lowercase());
         let set = format!("weft-npc-known-{}", if version == "6" { 6 } else { 4 });
-        let either = |what: &str, rest: &str| {
-            format!("ipset {what} {set} {rest} 2>/dev/null || ipset {what} {set}.b {rest}")
-        };
+        // The half that rules look up: the kernel may hold the other one for a moment.
+        let in_use = format!("{tool}-save -t filter | grep -o '{set}[^ ]*' | head -n 1");
+        let either = |what: &str, rest: &str| format!("ipset {what} $({in_use}) {rest}");
         harms.extend([
             format!("{tool} -F"),
             format!("{tool} -F WEFT-NPC"),
@@ -166,6 +168,8 @@ fn iptables(variant: &str) {
             either("flush", ""),
             either("del", member),
             either("add", stranger),
+            "ipset flush".to_owned(),
+            either("flush", ""),
         ]);
     }
     let slowest = place.suffer(&node, &harms);

@@ -1,6 +1,9 @@
 //! iptables with ipset.
 
-use std::{collections::BTreeSet, future::Future};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+};
 
 use super::{Backend, Done, Error, ToolError};
 use crate::{
@@ -207,6 +210,17 @@ impl<T: Tools> Backend for Iptables<T> {
             .filter(|(family, _)| filtered.contains(family))
             .flat_map(|(family, table)| table.hooks.iter().map(|jump| (*family, jump)));
         Ok(wanted.all(|(family, jump)| judged(family, jump)))
+    }
+
+    fn set_sizes(&self) -> BTreeMap<String, usize> {
+        let Some(applied) = &self.applied else {
+            return BTreeMap::new();
+        };
+        let tables = applied.ruleset.tables.values();
+        tables
+            .flat_map(|table| &table.sets)
+            .map(|(name, set)| (applied.kernel_name(name).to_string(), set.elements.len()))
+            .collect()
     }
 
     #[cfg(feature = "trace")]

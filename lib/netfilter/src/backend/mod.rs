@@ -8,7 +8,7 @@ mod nftables;
 #[cfg(test)]
 mod tests;
 
-use std::future::Future;
+use std::{collections::BTreeMap, future::Future};
 
 pub use iptables::{Iptables, Tools};
 pub use nftables::{Nft, Nftables, nft_text};
@@ -119,4 +119,10 @@ pub trait Backend: Send {
     fn sweep(&mut self) -> impl Future<Output = Result<Done, Error>> + Send {
         async { self.verify(&Ruleset::default()).await }
     }
+    /// Number of elements of each set that packets are looked up in, by its name in the kernel, as
+    /// applied last. Empty where that is not known, or where the kernel announces changes of sets.
+    fn set_sizes(&self) -> BTreeMap<String, usize> {
+        BTreeMap::new()
+    }
+
 }

@@ -19,7 +19,7 @@ pub use detect::{Evidence, Variant, choose, detect};
 pub use monitor::{Interest, Monitor, NftFamily};
 pub use nflog::{Headers, Logged, Nflog};
 pub use nft::HostNft;
-pub use probe::{Probe, set_name};
+pub use probe::Probe;
 pub use run::{Runner, started};
 pub use saved::saved;
 pub use socket::{NfError, NfSocket};

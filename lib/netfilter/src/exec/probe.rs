@@ -15,7 +15,7 @@ use netlink_sys::{AsyncSocket as _, AsyncSocketExt as _, SocketAddr, TokioSocket
 
 use super::{PROTOCOL, Runner, Variant, refusal};
 use crate::{
-    Hook, SetName,
+    Hook,
     backend::ToolError,
     nfnetlink::{Attributes, DUMP, Message, kind, messages, request},
     plan::Owner,
@@ -131,12 +131,6 @@ fn fingerprint(owner: &Owner, saved: &str, hasher: &mut DefaultHasher) {
             _ => {}
         }
     }
-}
-
-/// The name in the ruleset of a set in the kernel (it may be its twin).
-#[must_use]
-pub fn set_name(kernel: &str) -> &str {
-    kernel.strip_suffix(SetName::TWIN_SUFFIX).unwrap_or(kernel)
 }
 
 #[cfg(test)]

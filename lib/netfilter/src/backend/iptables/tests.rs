@@ -62,6 +62,28 @@ fn drift_is_what_a_verification_changes() {
 
 #[test]
 fn a_set_that_the_kernel_holds_for_a_moment_is_destroyed_later() {
+#[test]
+fn sizes_are_those_of_the_sets_that_rules_look_up() {
+    let mut backend = Iptables::new(owner(), FakeKernel::default());
+    assert_eq!(backend.set_sizes(), BTreeMap::new());
+    let sizes = |name: &str, size| BTreeMap::from([(name.to_owned(), size)]);
+    now(backend.sync(&ruleset(&["10.0.0.1"]))).expect("synced");
+    assert_eq!(backend.set_sizes(), sizes("weft-npc-in", 1));
+    // Together with a rule a set changes by its twin.
+    let mut desired = ruleset(&["10.0.0.2", "10.0.0.3"]);
+    if let Some(table) = desired.tables.get_mut(&Family::V4) {
+        let chain = table.chains.values_mut().next().expect("a chain");
+        chain
+            .rules
+            .push(crate::Rule::new([], crate::Verdict::Return));
+    }
+    now(backend.sync(&desired)).expect("synced");
+    assert_eq!(backend.set_sizes(), sizes("weft-npc-in.b", 2));
+    backend.tools_mut().fail_after(0);
+    now(backend.verify(&Ruleset::default())).unwrap_err();
+    assert_eq!(backend.set_sizes(), BTreeMap::new());
+}
+
     let mut backend = Iptables::new(owner(), FakeKernel::default());
     now(backend.sync(&ruleset(&["10.0.0.1"]))).expect("synced");
     // Somebody's rule looks the set up.
