@@ -138,7 +138,11 @@ impl<B: Changing> Sync<B> {
     pub(crate) async fn before_first_lists(&mut self, look: bool) -> Result<(), Error> {
         let ours = self.wanted.get();
         match (&ours, look) {
-            (Some(_), true) => return self.verify().await,
+            (Some(_), true) => {
+                let repaired = self.verify().await;
+                self.early.applied = repaired.is_ok();
+                return repaired;
+            }
             // Nobody takes them away unnoticed: a change of the state is no reason to look again.
             (None, false) if self.early.held => return Ok(()),
             (Some(_), false) | (None, _) => {}

@@ -264,6 +264,20 @@ async fn a_chain_that_was_emptied_is_not_in_force() {
 }
 
 #[tokio::test]
+async fn a_repair_that_fails_is_tried_again_whether_or_not_it_is_time_to_look() {
+    let (_, mut sync) = loop_after_reboot(None);
+    sync.before_first_lists(false).await.expect("applied");
+    let kernel = sync.backend.tools_mut();
+    kernel
+        .chain_mut(Family::V4, TableName::Filter, "FORWARD")
+        .clear();
+    kernel.fail_after(0);
+    sync.before_first_lists(true).await.unwrap_err();
+    sync.before_first_lists(false).await.expect("repaired");
+    assert_eq!(forward(&mut sync), ["-j WEFT-NPC"]);
+}
+
+#[tokio::test]
 async fn a_failure_is_tried_again_and_the_first_lists_end_it() {
     let (state, mut sync) = loop_after_reboot(Some(before()));
     let in_force = sync.early.in_force();
