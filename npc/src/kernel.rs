@@ -55,8 +55,10 @@ pub(crate) trait Changing: Backend {
 }
 
 /// One of the two interfaces.
-pub(crate) enum Kernel {
+pub enum Kernel {
+    /// Chains of iptables and sets of ipset.
     Iptables(Iptables<HostTools>),
+    /// Tables of nftables.
     Nftables(Nftables<HostNft>),
 }
 
@@ -89,8 +91,6 @@ impl Backend for Kernel {
         }
     }
 
-    async fn trace(
-        &mut self,
     fn set_sizes(&self) -> BTreeMap<String, usize> {
         match self {
             Self::Iptables(backend) => backend.set_sizes(),
@@ -98,6 +98,8 @@ impl Backend for Kernel {
         }
     }
 
+    async fn trace(
+        &mut self,
         desired: &Ruleset,
         packet: &Packet,
         passes: &[Pass],
@@ -167,12 +169,12 @@ impl<B: Backend, P: Backend> Backend for Successor<B, P> {
         self.current.in_force(desired).await
     }
 
-    async fn trace(
-        &mut self,
     fn set_sizes(&self) -> BTreeMap<String, usize> {
         self.current.set_sizes()
     }
 
+    async fn trace(
+        &mut self,
         desired: &Ruleset,
         packet: &Packet,
         passes: &[Pass],
@@ -284,12 +286,20 @@ async fn variant(runner: &Runner, asked: IptablesVariant) -> Result<Variant, Too
 }
 
 impl Kernel {
-    async fn nftables(runner: &Runner) -> Result<Self, ToolError> {
+    /// With npc's own tables, if the kernel takes what is written there.
+    ///
+    /// # Errors
+    /// [`ToolError`]: it does not, or there is no `nft`.
+    pub async fn nftables(runner: &Runner) -> Result<Self, ToolError> {
         let nft = HostNft::probe(runner.clone()).await?;
         Ok(Self::Nftables(Nftables::new(owned(), nft)))
     }
 
-    async fn iptables(runner: &Runner, variant: Variant) -> Result<Self, ToolError> {
+    /// With npc's own chains and sets.
+    ///
+    /// # Errors
+    /// [`ToolError`]: not even IPv4 can be filtered by this variant.
+    pub async fn iptables(runner: &Runner, variant: Variant) -> Result<Self, ToolError> {
         let tools = HostTools::probe(runner.clone(), variant).await?;
         Ok(Self::Iptables(Iptables::new(owner(), tools)))
     }

@@ -44,5 +44,6 @@ mod watch;
 pub use cleanup::cleanup;
 pub use config::{owned, owner};
 pub use dump::dump;
+pub use kernel::Kernel;
 pub use query::query;
 pub use run::run;

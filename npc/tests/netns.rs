@@ -52,9 +52,10 @@ mod world;
 
 use weft_netfilter::{
     Family,
-    backend::{Backend, Iptables, Nftables},
-    exec::{HostNft, HostTools, Runner, Variant},
+    backend::Backend,
+    exec::{Runner, Variant},
 };
+use weft_npc::Kernel;
 use weft_policy::{
     Index,
     cases::{self, Tally},
@@ -211,14 +212,13 @@ fn play<B: Backend>(backend: impl AsyncFnOnce(Runner) -> B) {
     );
 }
 
-async fn iptables(runner: Runner, variant: Variant) -> Iptables<HostTools> {
-    let tools = HostTools::probe(runner, variant).await;
-    Iptables::new(weft_npc::owner(), tools.expect("tools"))
+async fn iptables(runner: Runner, variant: Variant) -> Kernel {
+    let kernel = Kernel::iptables(&runner, variant).await;
+    kernel.expect("tools")
 }
 
-async fn nftables(runner: Runner) -> Nftables<HostNft> {
-    let nft = HostNft::probe(runner).await.expect("nft");
-    Nftables::new(weft_npc::owned(), nft)
+async fn nftables(runner: Runner) -> Kernel {
+    Kernel::nftables(&runner).await.expect("nft")
 }
 
 #[test]

@@ -22,12 +22,13 @@ use std::{fs, os::unix::fs::PermissionsExt as _};
 
 use weft_netfilter::{
     Family, Ruleset, TableName,
-    backend::{Backend as _, Done, Error, Iptables, Nft as _, Nftables, Tools as _},
-    exec::{HostNft, HostTools, Runner, Variant},
+    backend::{Backend as _, Nft as _, Tools as _},
+    exec::{Runner, Variant},
     fake::FakeKernel,
     nft::{Listing, read},
     trace::{Packet, Pass, trace},
 };
+use weft_npc::Kernel;
 use weft_testkit::{eventually::eventually, netns::Netns};
 
 use self::strace::{Npc, TURNS, Turns, inject, points};
@@ -61,70 +62,43 @@ impl Which {
     ];
 }
 
-/// A backend of either kind.
-enum Kernel {
-    Iptables(Iptables<HostTools>),
-    Nftables(Nftables<HostNft>),
+async fn kernel(which: Which, runner: &Runner) -> Kernel {
+    let kernel = match which {
+        Which::Iptables(variant) => Kernel::iptables(runner, variant).await,
+        Which::Nftables => Kernel::nftables(runner).await,
+    };
+    kernel.expect("tools")
 }
 
-impl Kernel {
-    async fn new(which: Which, runner: Runner) -> Self {
-        match which {
-            Which::Iptables(variant) => {
-                let tools = HostTools::probe(runner, variant).await.expect("tools");
-                Self::Iptables(Iptables::new(weft_npc::owner(), tools))
+async fn seen(kernel: &mut Kernel, packets: &[(Packet, Vec<Pass>)]) -> Seen {
+    match kernel {
+        Kernel::Iptables(backend) => {
+            let tools = backend.tools_mut();
+            // Under the kernel's own names: what stands in the way is judged as it stands.
+            let mut kernel = FakeKernel::default();
+            let sets = tools.ipset_save().await.expect("sets");
+            kernel.ipset_restore(&sets, &mut |_| {}).expect(&sets);
+            for family in Family::ALL {
+                let saved = tools.iptables_save(family, TableName::Filter).await;
+                let saved = saved.expect("rules");
+                let lines = saved.lines().filter(|line| !line.starts_with('#'));
+                let rules: String = lines.map(|line| format!("{line}\n")).collect();
+                let restored = kernel.iptables_restore(family, &rules, &mut |_| {});
+                restored.expect(&rules);
             }
-            Which::Nftables => {
-                let nft = HostNft::probe(runner).await.expect("nft");
-                Self::Nftables(Nftables::new(weft_npc::owned(), nft))
-            }
+            let ruleset = kernel.ruleset();
+            let passes = |(packet, way): &(Packet, Vec<Pass>)| {
+                !trace(&ruleset, packet, way).expect("sound rules").dropped
+            };
+            Seen::Verdicts(packets.iter().map(passes).collect())
         }
-    }
-
-    async fn sync(&mut self, desired: &Ruleset) -> Result<Done, Error> {
-        match self {
-            Self::Iptables(backend) => backend.sync(desired).await,
-            Self::Nftables(backend) => backend.sync(desired).await,
-        }
-    }
-
-    async fn verify(&mut self, desired: &Ruleset) -> Result<Done, Error> {
-        match self {
-            Self::Iptables(backend) => backend.verify(desired).await,
-            Self::Nftables(backend) => backend.verify(desired).await,
-        }
-    }
-
-    async fn seen(&mut self, packets: &[(Packet, Vec<Pass>)]) -> Seen {
-        match self {
-            Self::Iptables(backend) => {
-                let tools = backend.tools_mut();
-                // Under the kernel's own names: what stands in the way is judged as it stands.
-                let mut kernel = FakeKernel::default();
-                let sets = tools.ipset_save().await.expect("sets");
-                kernel.ipset_restore(&sets, &mut |_| {}).expect(&sets);
-                for family in Family::ALL {
-                    let saved = tools.iptables_save(family, TableName::Filter).await;
-                    let saved = saved.expect("rules");
-                    let lines = saved.lines().filter(|line| !line.starts_with('#'));
-                    let rules: String = lines.map(|line| format!("{line}\n")).collect();
-                    let restored = kernel.iptables_restore(family, &rules, &mut |_| {});
-                    restored.expect(&rules);
-                }
-                let ruleset = kernel.ruleset();
-                let passes = |(packet, way): &(Packet, Vec<Pass>)| {
-                    !trace(&ruleset, packet, way).expect("sound rules").dropped
-                };
-                Seen::Verdicts(packets.iter().map(passes).collect())
+        Kernel::Nftables(backend) => {
+            let mut tables = Vec::new();
+            for table in weft_npc::owned().tables() {
+                let listed = backend.tool_mut().list(&table).await.expect("listed");
+                tables.push(listed.map(|text| read(&text).expect("a table")));
             }
-            Self::Nftables(backend) => {
-                let mut tables = Vec::new();
-                for table in weft_npc::owned().tables() {
-                    let listed = backend.tool_mut().list(&table).await.expect("listed");
-                    tables.push(listed.map(|text| read(&text).expect("a table")));
-                }
-                Seen::Tables(tables)
-            }
+            Seen::Tables(tables)
         }
     }
 }
@@ -190,15 +164,15 @@ impl Range {
                 .into(),
             ..Runner::default()
         };
-        let mut kernel = runtime.block_on(Kernel::new(which, runner));
-        let mut seen = |rules: &Ruleset| {
+        let mut kernel = runtime.block_on(kernel(which, &runner));
+        let mut applied = |rules: &Ruleset| {
             runtime.block_on(async {
                 kernel.sync(rules).await.expect("synced");
-                kernel.seen(&packets).await
+                seen(&mut kernel, &packets).await
             })
         };
-        let new = seen(&rules.1);
-        let old = seen(&rules.0);
+        let new = applied(&rules.1);
+        let old = applied(&rules.0);
         if let (Seen::Verdicts(old), Seen::Verdicts(new)) = (&old, &new) {
             let both = |a, b| old.iter().zip(new).filter(|pair| *pair == (&a, &b)).count();
             let counts = [
@@ -239,7 +213,7 @@ impl Range {
             ..
         } = self;
         runtime.block_on(async {
-            let seen = kernel.seen(packets).await;
+            let seen = seen(kernel, packets).await;
             tally.points += 1;
             tally.killed += usize::from(killed);
             match (seen == self.old, seen == self.new) {
@@ -337,7 +311,7 @@ fn npc_that_is_killed() {
 fn apply_when_told(which: Which) {
     let (old, new) = rulesets();
     let runtime = runtime();
-    let mut kernel = runtime.block_on(Kernel::new(which, Runner::default()));
+    let mut kernel = runtime.block_on(kernel(which, &Runner::default()));
     let done = runtime.block_on(kernel.sync(&old)).expect("synced");
     assert!(!done.changed(), "{}", done.plan);
     println!("\nready");
