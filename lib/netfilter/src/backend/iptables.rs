@@ -239,13 +239,8 @@ impl<T: Tools> Backend for Iptables<T> {
             });
         }
         let ruleset = observed.with_jumps();
-        let outcome = crate::trace::trace(&ruleset, packet, passes).map_err(|error| ToolError {
-            tool: format!("trace of what {} holds", self.tools.variant()),
-            class: "output",
-            message: error.to_string(),
-            line: None,
-            line_number: None,
-        })?;
+        let outcome = crate::trace::trace(&ruleset, packet, passes)
+            .map_err(|why| ToolError::untraceable(self.name(), &why))?;
         Ok(super::Traced {
             dropped: Some(outcome.dropped),
             path: outcome.path.iter().map(ToString::to_string).collect(),

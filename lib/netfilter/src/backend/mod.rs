@@ -56,6 +56,20 @@ impl Error {
     }
 }
 
+#[cfg(feature = "trace")]
+impl ToolError {
+    /// Packets cannot be taken through what this backend holds.
+    fn untraceable(backend: &str, why: &impl std::fmt::Display) -> Self {
+        Self {
+            tool: format!("trace of what {backend} holds"),
+            class: "output",
+            message: why.to_string(),
+            line: None,
+            line_number: None,
+        }
+    }
+}
+
 /// What a sync did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Done {
@@ -105,6 +119,12 @@ pub trait Backend: Send {
     /// exactly they say is not looked at: those of another version or an older state are some.
     fn in_force(&mut self, desired: &Ruleset) -> impl Future<Output = Result<bool, Error>> + Send;
 
+    /// Number of elements of each set that packets are looked up in, by its name in the kernel, as
+    /// applied last. Empty where that is not known, or where the kernel announces changes of sets.
+    fn set_sizes(&self) -> BTreeMap<String, usize> {
+        BTreeMap::new()
+    }
+
     /// Takes a packet through what the kernel holds of ours now, and compares that with `desired`.
     /// Changes nothing.
     #[cfg(feature = "trace")]
@@ -119,10 +139,4 @@ pub trait Backend: Send {
     fn sweep(&mut self) -> impl Future<Output = Result<Done, Error>> + Send {
         async { self.verify(&Ruleset::default()).await }
     }
-    /// Number of elements of each set that packets are looked up in, by its name in the kernel, as
-    /// applied last. Empty where that is not known, or where the kernel announces changes of sets.
-    fn set_sizes(&self) -> BTreeMap<String, usize> {
-        BTreeMap::new()
-    }
-
 }

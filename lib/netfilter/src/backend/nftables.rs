@@ -154,14 +154,8 @@ impl<T: Nft> Backend for Nftables<T> {
                 ..super::Traced::default()
             });
         }
-        let outcome =
-            crate::trace::trace_nft(&held, packet, passes).map_err(|error| ToolError {
-                tool: "trace of what nftables holds".to_owned(),
-                class: "output",
-                message: error.to_string(),
-                line: None,
-                line_number: None,
-            })?;
+        let outcome = crate::trace::trace_nft(&held, packet, passes)
+            .map_err(|why| ToolError::untraceable(self.name(), &why))?;
         Ok(super::Traced {
             dropped: Some(outcome.dropped),
             path: outcome.path,

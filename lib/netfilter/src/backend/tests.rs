@@ -32,6 +32,16 @@ pub(super) fn ruleset(addresses: &[&str]) -> Ruleset {
     }
 }
 
+/// `dropped`, and where the kernel differs, for a packet to 10.0.0.1 when `wanted` is wanted.
+#[cfg(feature = "trace")]
+pub(super) fn traced(backend: &mut impl Backend, wanted: &Ruleset) -> (Option<bool>, Vec<String>) {
+    let address = |text: &str| text.parse().expect("address");
+    let packet = Packet::tcp(address("10.0.0.9"), address("10.0.0.1"), 80);
+    let passes = [Pass::new(Hook::Forward, Some("weave"), Some("weave"))];
+    let traced = now(backend.trace(wanted, &packet, &passes)).expect("traced");
+    (traced.dropped, traced.drift)
+}
+
 /// The fake's futures are ready at once.
 pub(super) fn now<F: Future>(future: F) -> F::Output {
     tokio::runtime::Builder::new_current_thread()

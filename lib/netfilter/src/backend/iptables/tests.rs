@@ -1,4 +1,6 @@
 use super::*;
+#[cfg(feature = "trace")]
+use crate::backend::tests::traced;
 use crate::{
     backend::tests::{now, ruleset},
     fake::FakeKernel,
@@ -61,8 +63,6 @@ fn drift_is_what_a_verification_changes() {
 }
 
 #[test]
-fn a_set_that_the_kernel_holds_for_a_moment_is_destroyed_later() {
-#[test]
 fn sizes_are_those_of_the_sets_that_rules_look_up() {
     let mut backend = Iptables::new(owner(), FakeKernel::default());
     assert_eq!(backend.set_sizes(), BTreeMap::new());
@@ -84,6 +84,8 @@ fn sizes_are_those_of_the_sets_that_rules_look_up() {
     assert_eq!(backend.set_sizes(), BTreeMap::new());
 }
 
+#[test]
+fn a_set_that_the_kernel_holds_for_a_moment_is_destroyed_later() {
     let mut backend = Iptables::new(owner(), FakeKernel::default());
     now(backend.sync(&ruleset(&["10.0.0.1"]))).expect("synced");
     // Somebody's rule looks the set up.
@@ -134,20 +136,6 @@ fn rules_are_in_force_while_jumps_lead_to_some_whatever_they_say() {
     let odd = ["-m recent --set -j DROP"];
     assert_eq!(chain(&mut backend, "WEFT-NPC", &odd), Ok(true));
     assert_eq!(now(backend.in_force(&Ruleset::default())), Ok(true));
-}
-
-/// `dropped`, and what would repair the kernel, for a packet to 10.0.0.1 when `ruleset` is wanted.
-#[cfg(feature = "trace")]
-fn traced(backend: &mut Iptables<FakeKernel>, wanted: &Ruleset) -> (Option<bool>, Vec<String>) {
-    use crate::{
-        Hook,
-        trace::{Packet, Pass},
-    };
-    let address = |text: &str| text.parse().expect("address");
-    let packet = Packet::tcp(address("10.0.0.9"), address("10.0.0.1"), 80);
-    let passes = [Pass::new(Hook::Forward, Some("weave"), Some("weave"))];
-    let traced = now(backend.trace(wanted, &packet, &passes)).expect("traced");
-    (traced.dropped, traced.drift)
 }
 
 #[cfg(feature = "trace")]

@@ -1,4 +1,6 @@
 use super::*;
+#[cfg(feature = "trace")]
+use crate::backend::tests::traced;
 use crate::{
     Family,
     backend::tests::{now, ruleset},
@@ -146,20 +148,6 @@ fn rules_are_in_force_while_the_base_chains_lead_to_some_whatever_they_say() {
         assert_eq!(now(backend.in_force(&desired)), Ok(false), "{harm}");
     }
     assert_eq!(now(backend.in_force(&Ruleset::default())), Ok(true));
-}
-
-/// `dropped`, and where the kernel differs, for a packet to 10.0.0.1 when `ruleset` is wanted.
-#[cfg(feature = "trace")]
-fn traced(backend: &mut Nftables<FakeNft>, wanted: &Ruleset) -> (Option<bool>, Vec<String>) {
-    use crate::{
-        Hook,
-        trace::{Packet, Pass},
-    };
-    let address = |text: &str| text.parse().expect("address");
-    let packet = Packet::tcp(address("10.0.0.9"), address("10.0.0.1"), 80);
-    let passes = [Pass::new(Hook::Forward, Some("weave"), Some("weave"))];
-    let traced = now(backend.trace(wanted, &packet, &passes)).expect("traced");
-    (traced.dropped, traced.drift)
 }
 
 #[cfg(feature = "trace")]
