@@ -9,7 +9,8 @@ fn addr(text: &str) -> Element {
     Element::Addr(text.parse().expect("address"))
 }
 
-fn hex(text: &str) -> Vec<u8> {
+/// Bytes of digits, blanks left out.
+pub(super) fn hex(text: &str) -> Vec<u8> {
     let digits: String = text.split_whitespace().collect();
     let pairs = (0..digits.len()).step_by(2);
     pairs

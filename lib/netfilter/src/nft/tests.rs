@@ -62,6 +62,11 @@ fn set_of(tables: &Tables, name: &str) -> Vec<String> {
         .collect()
 }
 
+fn rules_of(objects: &Objects, chain: &str) -> Vec<String> {
+    let rules = objects.chains[chain].rules.iter();
+    rules.map(write_rule).collect()
+}
+
 #[test]
 fn a_tree_of_prefixes_becomes_one_map() {
     let rules = ruleset(
@@ -128,12 +133,10 @@ fn a_prefix_that_leads_out_of_itself_stays_a_rule() {
         vec![],
     );
     let tables = lower(&rules).expect("lowered");
-    let top: Vec<String> = tables.inet.chains["TOP-4"]
-        .rules
-        .iter()
-        .map(write_rule)
-        .collect();
-    assert_eq!(top, ["ip daddr 10.0.0.4/30 goto LOW-4"]);
+    assert_eq!(
+        rules_of(&tables.inet, "TOP-4"),
+        ["ip daddr 10.0.0.4/30 goto LOW-4"]
+    );
 }
 
 fn allow(net: &str, protocol: Protocol, from: u16, to: u16) -> PlainRule {
@@ -161,13 +164,8 @@ fn rules_of_networks_and_ports_become_one_set_without_overlaps() {
         vec![],
     );
     let tables = lower(&rules).expect("lowered");
-    let rules: Vec<String> = tables.inet.chains["TOP-4"]
-        .rules
-        .iter()
-        .map(write_rule)
-        .collect();
     assert_eq!(
-        rules,
+        rules_of(&tables.inet, "TOP-4"),
         [
             "ip saddr . meta l4proto . th dport @TOP-4-nps0 return",
             "drop"
@@ -276,13 +274,8 @@ fn by_port() -> Ruleset {
 fn a_port_of_departure_becomes_a_mark_that_does_not_stay() {
     let rules = by_port();
     let tables = lower(&rules).expect("lowered");
-    let rules: Vec<String> = tables.bridge.chains["forward"]
-        .rules
-        .iter()
-        .map(write_rule)
-        .collect();
     assert_eq!(
-        rules,
+        rules_of(&tables.bridge, "forward"),
         ["ip daddr != @weft-known meta mark set oifname map @ports"]
     );
     let outcome = |to: &str, port: &str| {

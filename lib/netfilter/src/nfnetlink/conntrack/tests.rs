@@ -1,13 +1,5 @@
 use super::*;
-use crate::nfnetlink::{Message, messages};
-
-fn hex(text: &str) -> Vec<u8> {
-    let digits: String = text.split_whitespace().collect();
-    let pairs = (0..digits.len()).step_by(2);
-    pairs
-        .map(|i| u8::from_str_radix(&digits[i..i + 2], 16).expect("hex"))
-        .collect()
-}
+use crate::nfnetlink::{Message, messages, tests::hex};
 
 fn address(text: &str) -> IpAddr {
     text.parse().expect("address")
