@@ -54,10 +54,10 @@ fn wait<F: Future>(future: F) -> F::Output {
 }
 
 /// Runs `test` in a namespace of its own for each variant.
-fn both(test: impl Fn(&Netns, Variant)) {
+fn both(test: impl AsyncFn(&Netns, Variant)) {
     for variant in [Variant::Legacy, Variant::Nft] {
         let ns = Netns::new();
-        test(&ns, variant);
+        wait(test(&ns, variant));
     }
 }
 
@@ -262,21 +262,19 @@ fn as_read(ruleset: &Ruleset) -> Ruleset {
 #[test]
 #[ignore = "needs root: own network namespaces"]
 fn every_shape_reads_back_as_it_was_written() {
-    both(|ns, variant| {
-        wait(async {
-            let mut backend = backend(ns, variant, npc()).await;
-            let desired = Ruleset {
-                tables: Family::ALL.map(|f| (f, every_shape_of(f))).into(),
-            };
-            backend.sync(&desired).await.expect("synced");
-            assert_eq!(backend.read().await.expect("read"), as_read(&desired));
-            let again = backend.verify(&desired).await.expect("verified");
-            assert!(!again.changed(), "{}", again.plan);
-            backend.sweep().await.expect("swept");
-            assert_eq!(ns.sh("ipset list -n"), "");
-            let rest = ns.sh(&format!("{}-save; ip6tables-save", variant.name()));
-            assert!(!rest.contains("WEFT"), "{rest}");
-        });
+    both(async |ns, variant| {
+        let mut backend = backend(ns, variant, npc()).await;
+        let desired = Ruleset {
+            tables: Family::ALL.map(|f| (f, every_shape_of(f))).into(),
+        };
+        backend.sync(&desired).await.expect("synced");
+        assert_eq!(backend.read().await.expect("read"), as_read(&desired));
+        let again = backend.verify(&desired).await.expect("verified");
+        assert!(!again.changed(), "{}", again.plan);
+        backend.sweep().await.expect("swept");
+        assert_eq!(ns.sh("ipset list -n"), "");
+        let rest = ns.sh(&format!("{}-save; ip6tables-save", variant.name()));
+        assert!(!rest.contains("WEFT"), "{rest}");
     });
 }
 
@@ -323,17 +321,15 @@ fn routing(six: &str) -> Table {
 #[test]
 #[ignore = "needs root: own network namespaces"]
 fn the_router_s_tables_read_back_as_they_were_written() {
-    both(|ns, variant| {
-        wait(async {
-            let mut backend = backend(ns, variant, router()).await;
-            let desired = Ruleset {
-                tables: [(Family::V4, routing("")), (Family::V6, routing("6"))].into(),
-            };
-            backend.sync(&desired).await.expect("synced");
-            assert_eq!(backend.read().await.expect("read"), as_read(&desired));
-            let again = backend.verify(&desired).await.expect("verified");
-            assert!(!again.changed(), "{}", again.plan);
-        });
+    both(async |ns, variant| {
+        let mut backend = backend(ns, variant, router()).await;
+        let desired = Ruleset {
+            tables: [(Family::V4, routing("")), (Family::V6, routing("6"))].into(),
+        };
+        backend.sync(&desired).await.expect("synced");
+        assert_eq!(backend.read().await.expect("read"), as_read(&desired));
+        let again = backend.verify(&desired).await.expect("verified");
+        assert!(!again.changed(), "{}", again.plan);
     });
 }
 
@@ -383,23 +379,21 @@ fn small(hosts: &[u8], port: u16) -> Ruleset {
 #[test]
 #[ignore = "needs root: own network namespaces"]
 fn changes_are_applied_step_by_step_and_through_twins() {
-    both(|ns, variant| {
-        wait(async {
-            let mut backend = backend(ns, variant, npc()).await;
-            // Twins change back and forth, faster than the kernel frees a set.
-            for desired in [
-                small(&[1, 2], 80),
-                small(&[1, 2], 81),
-                small(&[2, 3], 82),
-                small(&[3, 4], 83),
-                small(&[4, 5], 84),
-                small(&[5], 84),
-                small(&[], 84),
-                small(&[7, 8, 9], 85),
-            ] {
-                backend.sync(&desired).await.expect("synced");
-                assert_eq!(backend.read().await.expect("read"), as_read(&desired));
-            }
-        });
+    both(async |ns, variant| {
+        let mut backend = backend(ns, variant, npc()).await;
+        // Twins change back and forth, faster than the kernel frees a set.
+        for desired in [
+            small(&[1, 2], 80),
+            small(&[1, 2], 81),
+            small(&[2, 3], 82),
+            small(&[3, 4], 83),
+            small(&[4, 5], 84),
+            small(&[5], 84),
+            small(&[], 84),
+            small(&[7, 8, 9], 85),
+        ] {
+            backend.sync(&desired).await.expect("synced");
+            assert_eq!(backend.read().await.expect("read"), as_read(&desired));
+        }
     });
 }
