@@ -97,8 +97,7 @@ impl Rules {
 impl Worker {
     /// Runs until `token` is cancelled. Rules stay.
     pub(crate) async fn run(mut self, token: CancellationToken) -> anyhow::Result<()> {
-        let subscribe = || Monitor::subscribe(Interest::default().in_iptables(rule_owner()));
-        let mut events = subscribe()?;
+        let mut events = Monitor::subscribe(Interest::default().in_iptables(rule_owner()))?;
         let mut verified = Instant::now();
         let mut due = verified + VERIFY;
         loop {
@@ -112,7 +111,7 @@ impl Worker {
                 }
                 alive = events.changed() => {
                     if !alive {
-                        events = subscribe()?;
+                        events = events.again()?;
                     }
                     due = due.min((verified + VERIFY_SOON).max(Instant::now() + CALM));
                     continue;

@@ -17,7 +17,8 @@ use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 use weft_crds::NodeConfig;
 use weft_ipam::gc::Suspects;
-use weft_netlink::{Kernel, RuleEvents};
+use weft_netfilter::exec::{Interest, Monitor, NftFamily};
+use weft_netlink::Kernel;
 use weft_runtime::{
     health::Health,
     http::{self, Listen},
@@ -35,10 +36,6 @@ use crate::{
     stores::Stores,
     sync::Sync,
 };
-
-/// Families of the tables that passes write: `NFPROTO_NETDEV` for the short cut, and that of the
-/// port table.
-const TABLES: [u8; 2] = [5, weft_fabric::TABLE_KEY.0];
 
 /// Runs the router until a signal. What was built stays.
 ///
@@ -76,8 +73,13 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let kernel = Kernel::connect().context("cannot open a netlink socket")?;
     let applier = Applier::new(kernel, &config.cluster_id, args.paths.sysctl_dir.clone());
     let table = PortTable::new(true);
-    let rule_events = RuleEvents::subscribe(&TABLES, table.netlink_port())
-        .context("cannot subscribe to changes of rules")?;
+    // The tables that passes write.
+    let (_, name) = weft_fabric::TABLE_KEY;
+    let tables = Interest::default()
+        .in_table(NftFamily::Bridge, name)
+        .in_table(NftFamily::Netdev, name)
+        .but_of(table.netlink_port());
+    let rule_events = Monitor::subscribe(tables).context("cannot subscribe to changes of rules")?;
     let kernel = Kernel::connect().context("cannot open a netlink socket")?;
     let shared = Arc::new(Shared::new(
         args,

@@ -6,7 +6,8 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use weft_fabric::{Fabric, Input, device_mac, fabric, names::WEAVE};
 use weft_ipam::node::{Durability, Start};
-use weft_netlink::{Events, Kernel, Network, RuleEvents};
+use weft_netfilter::exec::Monitor;
+use weft_netlink::{Events, Kernel, Network};
 use weft_runtime::{backoff::Backoff, health::Health};
 
 use crate::{
@@ -31,7 +32,7 @@ pub(crate) struct Sync {
     start: Option<Start>,
     health: Health,
     rules: Rules,
-    rule_events: RuleEvents,
+    rule_events: Monitor,
 }
 
 impl Sync {
@@ -41,7 +42,7 @@ impl Sync {
         start: Start,
         health: Health,
         rules: Rules,
-        rule_events: RuleEvents,
+        rule_events: Monitor,
     ) -> Self {
         Self {
             shared,

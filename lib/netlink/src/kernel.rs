@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rtnetlink::{Handle, packet_core::ErrorMessage};
 
-pub use events::{Events, RuleEvents};
+pub use events::Events;
 
 use crate::{Error, IfName, Link, Netlink, Network, Step};
 

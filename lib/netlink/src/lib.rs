@@ -31,7 +31,7 @@ pub use diff::diff;
 #[cfg(feature = "fake")]
 pub use fake::Fake;
 #[cfg(feature = "rtnetlink")]
-pub use kernel::{Events, Kernel, RuleEvents};
+pub use kernel::{Events, Kernel};
 pub use link::{Bridge, Kind, Link, Port, Vxlan};
 pub use name::{IfName, MacAddr, ParseError};
 pub use network::{Address, Desired, FdbEntry, Neighbour, Network, Route};

@@ -9,10 +9,10 @@ use std::{
 
 use weft_fabric::{Change, Delta, PodPort, PortRules, TABLE_KEY};
 use weft_netfilter::{
-    exec::NfSocket,
+    exec::{Interest, Monitor, NfSocket, NftFamily},
     nfnetlink::{ElementChange, Transaction},
 };
-use weft_netlink::{IfName, MacAddr, RuleEvents};
+use weft_netlink::{IfName, MacAddr};
 use weft_router::kernel::{Pods, PortTable, Ports};
 use weft_testkit::netns::Netns;
 
@@ -204,7 +204,8 @@ fn a_change_of_ones_own_is_no_news_and_that_of_others_is() {
         table.apply(&rules([3], &[]), false).await.unwrap();
         let own = table.netlink_port();
         assert!(own.is_some(), "there is a socket");
-        let mut events = RuleEvents::subscribe(&[TABLE_KEY.0], own).unwrap();
+        let table_of_ports = Interest::default().in_table(NftFamily::Bridge, TABLE_KEY.1);
+        let mut events = Monitor::subscribe(table_of_ports.but_of(own)).unwrap();
         // The kernel queues the events of a change before it acknowledges it: nothing comes later.
         let moment = Duration::from_millis(50);
         table.apply(&rules([3, 5], &[]), false).await.unwrap();

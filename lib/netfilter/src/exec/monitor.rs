@@ -2,8 +2,8 @@
 //!
 //! nf_tables announces every change (`NFNLGRP_NFTABLES`), also those of iptables-nft. An event
 //! carries the netlink port of the program that made the change, which is the process id of the
-//! tools: so our own changes are told apart ([`super::run::is_ours`]) and cost nothing. What cannot
-//! be announced (iptables-legacy, ipset) is for [`super::Probe`].
+//! tools: so our own changes are told apart ([`super::run::is_ours`], [`Interest::but_of`]) and cost
+//! nothing. What cannot be announced (iptables-legacy, ipset) is for [`super::Probe`].
 
 use netlink_sys::{AsyncSocket as _, AsyncSocketExt as _, SocketAddr, TokioSocket};
 
@@ -33,6 +33,8 @@ pub enum NftFamily {
     Ip6,
     /// Frames on bridges.
     Bridge,
+    /// Frames as devices get them.
+    Netdev,
 }
 
 impl NftFamily {
@@ -41,6 +43,7 @@ impl NftFamily {
         match self {
             Self::Inet => 1,
             Self::Ip => 2,
+            Self::Netdev => 5,
             Self::Bridge => 7,
             Self::Ip6 => 10,
         }
@@ -52,6 +55,8 @@ impl NftFamily {
 pub struct Interest {
     owners: Vec<Owner>,
     tables: Vec<(u8, String)>,
+    /// Port of a netlink socket of ours.
+    own: Option<u32>,
 }
 
 impl Interest {
@@ -66,6 +71,13 @@ impl Interest {
     #[must_use]
     pub fn in_table(mut self, family: NftFamily, name: &str) -> Self {
         self.tables.push((family.number(), name.to_owned()));
+        self
+    }
+
+    /// But nothing that the netlink socket of this port does ([`super::NfSocket::port`]).
+    #[must_use]
+    pub fn but_of(mut self, port: Option<u32>) -> Self {
+        self.own = port;
         self
     }
 
@@ -102,9 +114,10 @@ impl<'a> Change<'a> {
             3..=5 => attributes.text(3),
             // Rules: NFTA_RULE_CHAIN.
             6..=8 => attributes.text(2),
-            // The generation (15) has no table; sets of others' tables are theirs.
-            0..=2 | 9..=14 | 18..=24 => None,
-            _ => return None,
+            // The generation has no table, and neither has what a question or a trace is answered.
+            15..=17 => return None,
+            // Tables and what is in them, also of kinds that later kernels have.
+            _ => None,
         };
         Some(Self {
             family: event.family,
@@ -135,6 +148,14 @@ impl Monitor {
         Ok(Self { socket, interest })
     }
 
+    /// Subscribes to the same once more.
+    ///
+    /// # Errors
+    /// The socket could not be opened.
+    pub fn again(&self) -> std::io::Result<Self> {
+        Self::subscribe(self.interest.clone())
+    }
+
     /// Waits until somebody else has changed something that matters; may be dropped and called
     /// again. `false`: the subscription ended (look at what is there and subscribe again).
     pub async fn changed(&mut self) -> bool {
@@ -148,16 +169,19 @@ impl Monitor {
     }
 }
 
-/// Does the datagram announce a change of somebody else that matters?
+/// Does the datagram announce a change of somebody else that matters? One that cannot be read may.
 fn concerns(interest: &Interest, datagram: &[u8], is_ours: impl Fn(u32) -> bool) -> bool {
-    messages(datagram).any(|message| match message {
-        Message::Data(event) => {
-            event.subsystem == NFTABLES
-                && Change::read(&event).is_some_and(|change| interest.covers(&change))
-                && !is_ours(event.sender)
-        }
-        Message::End(_) => false,
-    })
+    let mut messages = messages(datagram).peekable();
+    messages.peek().is_none()
+        || messages.any(|message| match message {
+            Message::Data(event) => {
+                event.subsystem == NFTABLES
+                    && Change::read(&event).is_some_and(|change| interest.covers(&change))
+                    && interest.own != Some(event.sender)
+                    && !is_ours(event.sender)
+            }
+            Message::End(_) => false,
+        })
 }
 
 #[cfg(test)]
@@ -172,6 +196,7 @@ mod tests {
         Interest::default()
             .in_iptables(Owner::new(&["WEFT-NPC"], "weft-npc-", &[TableName::Filter]))
             .in_table(NftFamily::Inet, "weft")
+            .in_table(NftFamily::Netdev, "short")
     }
 
     fn matters(family: NftFamily, message: u8, attributes: &[(u16, &str)]) -> bool {
@@ -186,7 +211,7 @@ mod tests {
 
     #[test]
     fn rules_beside_and_in_our_chains_matter_and_others_do_not() {
-        use NftFamily::{Bridge, Inet, Ip, Ip6};
+        use NftFamily::{Bridge, Inet, Ip, Ip6, Netdev};
         for (family, kind, attributes, expected) in [
             (Ip, 6, &[(1, "filter"), (2, "FORWARD")][..], true),
             (Ip6, 8, &[(1, "filter"), (2, "WEFT-NPC-PASS")], true),
@@ -198,7 +223,10 @@ mod tests {
             (Inet, 14, &[(1, "weft"), (2, "known")], true),
             (Inet, 12, &[(1, "kube-proxy"), (2, "service-ips")], false),
             (Bridge, 2, &[(1, "weft")], false),
+            (Netdev, 8, &[(1, "short"), (2, "ends")], true),
             (Inet, 15, &[], false),
+            // NFT_MSG_DESTROYTABLE, of Linux 6.3.
+            (Inet, 26, &[(1, "weft")], true),
         ] {
             assert_eq!(
                 matters(family, kind, attributes),
@@ -215,5 +243,20 @@ mod tests {
         bytes[12..16].copy_from_slice(&4711_u32.to_ne_bytes());
         assert!(concerns(&interest(), &bytes, |pid| pid == 4712));
         assert!(!concerns(&interest(), &bytes, |pid| pid == 4711));
+        // A socket of ours, in one datagram with somebody else.
+        let but_of = |port| interest().but_of(Some(port));
+        assert!(concerns(&but_of(4712), &bytes, |_| false));
+        assert!(!concerns(&but_of(4711), &bytes, |_| false));
+        let mut both = bytes.clone();
+        bytes[12..16].copy_from_slice(&43_u32.to_ne_bytes());
+        both.extend(bytes);
+        assert!(concerns(&but_of(4711), &both, |_| false));
+    }
+
+    #[test]
+    fn what_cannot_be_read_matters() {
+        for garbage in [&[1, 2, 3][..], &0_u32.to_ne_bytes()] {
+            assert!(concerns(&interest(), garbage, |_| true), "{garbage:?}");
+        }
     }
 }
