@@ -43,6 +43,8 @@ mod push;
 mod raw;
 #[path = "netns/reboot.rs"]
 mod reboot;
+#[path = "netns/reset.rs"]
+mod reset;
 #[path = "netns/stage.rs"]
 mod stage;
 #[path = "netns/switch.rs"]

@@ -2,7 +2,7 @@
 //! them go on. Servers push and clients are silent: deleting a flow would not end it.
 
 #[path = "flows/node.rs"]
-mod node;
+pub(crate) mod node;
 
 use std::time::{Duration, Instant};
 

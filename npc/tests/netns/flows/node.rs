@@ -17,7 +17,7 @@ use crate::{
 pub(crate) struct Node {
     pub(crate) traffic: Traffic,
     pub(crate) world: World,
-    pods: BTreeMap<u8, Netns>,
+    pub(crate) pods: BTreeMap<u8, Netns>,
     pub(crate) far: Netns,
 }
 
