@@ -187,10 +187,10 @@ fn connection_table_stays_small_however_long_attempts_go_on() {
         .sh("cat /proc/sys/net/netfilter/nf_conntrack_count")
         .parse()
         .expect("a number");
-    // Far more than the table may hold.
+    // Far more than the table may hold: an entry for each port of a lane (meter/lane.rs).
     assert!(lane.sent >= 10_000 && lane.wrong == 0, "{lane:?}");
     assert!(
-        entries > 1000 && entries <= 4200,
+        entries > 1000 && entries <= 6200,
         "{entries} entries after {} attempts",
         lane.sent
     );
