@@ -9,6 +9,7 @@ mod files;
 mod licences;
 mod metadata;
 mod reachable;
+mod suites;
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -59,6 +60,10 @@ pub(crate) fn run() -> Result<()> {
     check(
         "every source is reachable",
         reachable::orphans(&metadata, &sources),
+    );
+    check(
+        "every netns test is run",
+        suites::netns(&metadata, &sources),
     );
     check(
         "licences, sources, bans, duplicates",

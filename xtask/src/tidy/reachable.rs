@@ -20,7 +20,8 @@ pub(super) fn orphans(metadata: &Metadata, sources: &Sources) -> Vec<Finding> {
         .collect()
 }
 
-fn follow(path: &str, root: bool, sources: &Sources, reached: &mut BTreeSet<String>) {
+/// Adds `path` and every file that a `mod` in it leads to; `root`: it is the root of a target.
+pub(super) fn follow(path: &str, root: bool, sources: &Sources, reached: &mut BTreeSet<String>) {
     let Some(text) = sources.get(path) else {
         return;
     };
