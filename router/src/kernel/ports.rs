@@ -11,7 +11,7 @@ use weft_netfilter::{
     nfnetlink::{ElementChange, Transaction},
 };
 
-use super::listing::Listing;
+use super::listing::{Before, Listing, Look};
 use crate::exec::{self, ExecError};
 
 /// The table as we last wrote it.
@@ -71,11 +71,16 @@ impl PortTable {
             },
         };
         // Until the kernel took it, we do not know what is there.
-        self.written = None;
+        let last = self.written.take();
+        let before = Before::now();
         let whole = self.write(rules, &delta).await?;
+        let listing = match last.filter(|_| !whole) {
+            Some(last) => last.listing.changed(before),
+            None => Listing::written(TABLE, before).await,
+        };
         self.written = Some(Written {
             rules: rules.clone(),
-            listing: Listing::default(),
+            listing,
         });
         let verb = if whole { "write" } else { "change" };
         let ports = rules.ports.len();
@@ -117,19 +122,27 @@ impl PortTable {
         }
     }
 
-    /// Forgets what is believed if the kernel lists the table in another way than the first time
-    /// after it was written.
+    /// Forgets what is believed if the kernel does not certainly hold it.
     async fn check(&mut self) {
         let Some(written) = &mut self.written else {
             return;
         };
-        if !written.listing.is_unchanged(TABLE).await {
-            tracing::warn!(
-                table = TABLE,
-                "Port rules were changed by somebody, writing all"
-            );
-            self.written = None;
+        match written.listing.look(TABLE).await {
+            Look::Right => return,
+            Look::Changed => {
+                tracing::warn!(
+                    table = TABLE,
+                    "Port rules were changed by somebody, writing all"
+                );
+            }
+            Look::Unsure => {
+                tracing::debug!(
+                    table = TABLE,
+                    "Others wrote rules since the last port changed, writing all"
+                );
+            }
         }
+        self.written = None;
     }
 }
 

@@ -3,7 +3,7 @@
 use weft_fabric::{SHORTCUT, Shortcut};
 use weft_netlink::Step;
 
-use super::listing::Listing;
+use super::listing::{Before, Listing, Look};
 use crate::exec;
 
 /// The table as we last wrote it.
@@ -47,11 +47,12 @@ impl ShortcutTable {
             State::Unknown | State::Written { .. } | State::Refused(_) => {}
         }
         let [one, other] = &shortcut.ends;
+        let before = Before::now();
         match exec::run("nft", &["-f", "-"], &shortcut.render()).await {
             Ok(_) => {
                 self.state = State::Written {
                     shortcut: shortcut.clone(),
-                    listing: Listing::default(),
+                    listing: Listing::written(SHORTCUT, before).await,
                 };
                 Some(format!("write table {SHORTCUT} ({one} <-> {other})"))
             }
@@ -66,16 +67,24 @@ impl ShortcutTable {
         }
     }
 
-    /// Forgets what is believed if the kernel lists the table in another way than the first time
-    /// after it was written.
+    /// Forgets what is believed if the kernel does not certainly hold it.
     async fn check(&mut self) {
         let State::Written { listing, .. } = &mut self.state else {
             return;
         };
-        if !listing.is_unchanged(SHORTCUT).await {
-            tracing::warn!(table = SHORTCUT, "Changed by somebody, writing it again");
-            self.state = State::Unknown;
+        match listing.look(SHORTCUT).await {
+            Look::Right => return,
+            Look::Changed => {
+                tracing::warn!(table = SHORTCUT, "Changed by somebody, writing it again");
+            }
+            Look::Unsure => {
+                tracing::debug!(
+                    table = SHORTCUT,
+                    "Others wrote rules meanwhile, writing it again"
+                );
+            }
         }
+        self.state = State::Unknown;
     }
 }
 

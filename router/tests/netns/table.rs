@@ -16,7 +16,7 @@ use weft_netlink::{IfName, MacAddr};
 use weft_router::kernel::{Pods, PortTable, Ports};
 use weft_testkit::netns::Netns;
 
-use crate::world::in_ns;
+use crate::world::{here, in_ns};
 
 /// A pod: the longest and the shortest name of a port, one or two families.
 fn pod(n: u8) -> (IfName, PodPort) {
@@ -158,6 +158,73 @@ fn after_somebody_s_change_a_delta_still_ends_in_the_right_table() {
         assert_eq!(said.as_deref(), Some(next), "{change}");
         assert_eq!(listed(&ns), expected, "{change}");
     }
+}
+
+/// Opens the port of pod 3 for the MAC of pod 5; the listing before it is never seen by anybody.
+const OPENED: &str =
+    "nft add element bridge weft port '{ \"vethwepl0000003\" . 0a:58:0a:20:00:05 }'";
+
+#[test]
+#[ignore = "needs root: own network namespaces"]
+fn the_first_look_after_a_write_undoes_what_somebody_did_since() {
+    let elsewhere = "nft add table ip elsewhere";
+    let closed = "nft flush set bridge weft v4";
+    let unjudged = "nft flush chain bridge weft prerouting";
+    for netlink in [true, false] {
+        // What is done after the whole table was written, and after a pod came.
+        for (first, second) in [
+            (None, None),
+            (None, Some(OPENED)),
+            (None, Some(closed)),
+            (None, Some(unjudged)),
+            (None, Some("nft delete table bridge weft")),
+            (None, Some(elsewhere)),
+            (Some(OPENED), None),
+            (Some(unjudged), None),
+            (Some(unjudged), Some(elsewhere)),
+        ] {
+            let ns = Netns::new();
+            let done = in_ns(&ns, move || async move {
+                let mut table = PortTable::new(netlink);
+                table.apply(&rules([3], &[]), false).await.unwrap();
+                first.map(here);
+                let desired = rules([3, 9], &[]);
+                table.apply(&desired, false).await.unwrap();
+                second.map(here);
+                table.apply(&desired, true).await.unwrap();
+                // From here on the table is known.
+                table.apply(&desired, true).await.unwrap()
+            });
+            let said = format!("netlink {netlink}, {first:?}, {second:?}");
+            assert_eq!(done, None, "{said}");
+            assert_eq!(listed(&ns), whole(&rules([3, 9], &[])), "{said}");
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs root: own network namespaces"]
+fn without_others_a_look_writes_nothing() {
+    let ns = Netns::new();
+    let done = in_ns(&ns, || async {
+        let mut table = PortTable::new(true);
+        let mut done = Vec::new();
+        for (pods, verify) in [(vec![3], false), (vec![3], true), (vec![3, 9], false)] {
+            let desired = rules(pods, &[]);
+            done.push(table.apply(&desired, verify).await.unwrap());
+        }
+        // A look, then another pod, and somebody who writes elsewhere behind a look.
+        let desired = rules([3, 9], &[]);
+        done.push(table.apply(&desired, true).await.unwrap());
+        here("nft add table ip elsewhere");
+        done.push(table.apply(&desired, true).await.unwrap());
+        done
+    });
+    let said = |verb: &str, n: u8| Some(format!("{verb} table bridge weft ({n} ports)"));
+    assert_eq!(
+        done,
+        [said("write", 1), None, said("change", 2), None, None]
+    );
 }
 
 #[test]

@@ -5,7 +5,10 @@ use std::io;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 
 use crate::{
-    nfnetlink::{Answer, Transaction, answers, element_runs},
+    nfnetlink::{
+        Answer, Message, Transaction, answers, element_runs, generation, generation_request,
+        messages,
+    },
     plan::SetOp,
 };
 
@@ -64,6 +67,32 @@ impl NfSocket {
     /// See [`NfError`]; nothing of the batch is in force.
     pub fn commit(&self, transaction: &Transaction) -> Result<(), NfError> {
         self.send(&transaction.bytes, transaction.acknowledged)
+    }
+
+    /// The generation of the ruleset of nf_tables: the kernel counts one for every transaction,
+    /// whoever's it is, in whatever table.
+    ///
+    /// # Errors
+    /// See [`NfError`].
+    pub fn generation(&self) -> Result<u32, NfError> {
+        while self.receive()?.is_some() {}
+        self.socket.send(&generation_request(), 0)?;
+        while let Some(datagram) = self.receive()? {
+            for message in messages(&datagram) {
+                match message {
+                    Message::Data(data) => {
+                        if let Some(generation) = generation(&data) {
+                            return Ok(generation);
+                        }
+                    }
+                    Message::End(answer) if answer.error != 0 => {
+                        return Err(NfError::Refused(answer));
+                    }
+                    Message::End(_) => {}
+                }
+            }
+        }
+        Err(NfError::Silent)
     }
 
     /// Changes elements of ipset's sets in this order, as far as it goes: how many of `ops` are done.

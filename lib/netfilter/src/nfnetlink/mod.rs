@@ -1,5 +1,5 @@
-//! Messages of nfnetlink as bytes: element changes of sets, of ipset's and of nf_tables', and flows
-//! of connection tracking.
+//! Messages of nfnetlink as bytes: element changes of sets, of ipset's and of nf_tables', the
+//! generation of nf_tables' ruleset, and flows of connection tracking.
 //!
 //! A pod that comes or goes is a handful of elements in sets that exist. The tools need several
 //! milliseconds for that (a process, its libraries, a dump of what is there); the kernel needs a
@@ -16,7 +16,9 @@ pub use ipset::{ElementRun, element_runs};
 pub use message::{
     ACK, Answer, Attributes, DUMP, Data, Message, Writer, answers, kind, messages, request,
 };
-pub use tables::{ElementChange, Transaction, concatenation, interface};
+pub use tables::{
+    ElementChange, Transaction, concatenation, generation, generation_request, interface,
+};
 
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,7 @@
-//! Elements of nf_tables' sets: one batch, which the kernel takes as a whole or not at all.
+//! Elements of nf_tables' sets: one batch, which the kernel takes as a whole or not at all; and the
+//! number of batches that the kernel has taken.
 
-use super::message::{ACK, CREATE, EXCL, Writer};
+use super::message::{ACK, CREATE, Data, EXCL, Writer, request};
 
 /// `NFNL_MSG_BATCH_BEGIN`, `NFNL_MSG_BATCH_END`, and the subsystem they name as their resource.
 const BATCH_BEGIN: u16 = 16;
@@ -9,6 +10,10 @@ const NF_TABLES: u16 = 10;
 /// `NFT_MSG_NEWSETELEM`, `NFT_MSG_DELSETELEM`.
 const NEW: u16 = NF_TABLES << 8 | 12;
 const DELETE: u16 = NF_TABLES << 8 | 14;
+/// `NFT_MSG_NEWGEN`, which answers `NFT_MSG_GETGEN`, and `NFTA_GEN_ID`.
+const NEW_GENERATION: u8 = 15;
+const GET_GENERATION: u16 = NF_TABLES << 8 | 16;
+const GENERATION_ID: u16 = 1;
 /// `NFTA_SET_ELEM_LIST_*`, `NFTA_LIST_ELEM`, `NFTA_SET_ELEM_KEY`, `NFTA_DATA_VALUE`.
 const LIST_TABLE: u16 = 1;
 const LIST_SET: u16 = 2;
@@ -80,6 +85,19 @@ impl Transaction {
             acknowledged: sequence,
         })
     }
+}
+
+/// Asks for the generation of the ruleset.
+#[must_use]
+pub fn generation_request() -> Vec<u8> {
+    request(GET_GENERATION, 0, 0, |_| {})
+}
+
+/// The generation that a message tells; `None`: it is about something else.
+#[must_use]
+pub fn generation(message: &Data<'_>) -> Option<u32> {
+    let told = u16::from(message.subsystem) == NF_TABLES && message.kind == NEW_GENERATION;
+    told.then(|| message.attributes().number(GENERATION_ID))?
 }
 
 /// The key of a set whose type is a concatenation: every field fills up registers of 4 bytes.

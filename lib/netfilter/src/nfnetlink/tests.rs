@@ -119,6 +119,27 @@ fn a_batch_is_what_nft_sends() {
     );
 }
 
+/// The answer is laid out as `nf_tables_fill_gen_info` does: generation, process id and name.
+#[test]
+#[cfg(target_endian = "little")]
+fn the_generation_is_asked_for_and_read() {
+    let asked = hex("14000000 100a 0100 00000000 00000000 00 00 0000");
+    assert_eq!(generation_request(), asked);
+    let answer = |kind: &str| {
+        hex(&format!(
+            "2c000000 {kind} 0000 00000000 67120000 00 00 0102
+             0800 0100 00000102  0800 0200 00001267  0800 0300 6e667400"
+        ))
+    };
+    let told = |bytes: &[u8]| match messages(bytes).next() {
+        Some(Message::Data(data)) => generation(&data),
+        Some(Message::End(_)) | None => None,
+    };
+    assert_eq!(told(&answer("0f0a")), Some(258));
+    // A table, and generation 258 of something else.
+    assert_eq!([told(&answer("000a")), told(&answer("0f06"))], [None; 2]);
+}
+
 #[test]
 fn a_batch_of_nothing_and_one_that_is_too_large_are_none() {
     let change = |keys| ElementChange {
