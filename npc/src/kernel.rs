@@ -254,11 +254,15 @@ impl Evidence {
 }
 
 /// What is found, and the variants of iptables that hold rules of ours.
-async fn gather(runner: &Runner) -> (Evidence, Vec<Variant>) {
+///
+/// # Errors
+/// Nobody knows what one of them holds: what stays there unseen would go on denying.
+async fn gather(runner: &Runner) -> Result<(Evidence, Vec<Variant>), ToolError> {
     let mut evidence = Evidence::default();
     match HostNft::new(runner.clone()).tables().await {
         Ok(tables) => evidence.tables.extend(tables),
-        Err(error) => tracing::info!(%error, "nftables cannot be looked at"),
+        Err(error) if error.is_absent() => tracing::info!(%error, "no nftables here"),
+        Err(error) => return Err(error),
     }
     let mut ours = Vec::new();
     for variant in [Variant::Legacy, Variant::Nft] {
@@ -270,10 +274,13 @@ async fn gather(runner: &Runner) -> (Evidence, Vec<Variant>) {
                     ours.push(variant);
                 }
             }
-            Err(error) => tracing::info!(%error, "{} cannot be looked at", variant.name()),
+            Err(error) if error.is_absent() => {
+                tracing::info!(%error, "no {} here", variant.name());
+            }
+            Err(error) => return Err(error),
         }
     }
-    (evidence, ours)
+    Ok((evidence, ours))
 }
 
 /// The variant of iptables that is asked for.
@@ -309,13 +316,13 @@ impl Kernel {
 /// rules of npc now; `last`: the name of the backend that held them before a reboot.
 ///
 /// # Errors
-/// What was asked for cannot be run here.
+/// What was asked for cannot be run here, or nobody knows whether something else holds rules of npc.
 pub(crate) async fn backend(
     policy: &Policy,
     last: Option<&str>,
 ) -> Result<Successor<Kernel, Kernel>, ToolError> {
     let runner = Runner::default();
-    let (mut evidence, mut ours) = gather(&runner).await;
+    let (mut evidence, mut ours) = gather(&runner).await?;
     evidence.nftables_last = ours.is_empty() && last == Some(NFTABLES);
     let mut auto = None;
     let choice = match policy.backend {
@@ -330,7 +337,7 @@ pub(crate) async fn backend(
     };
     let mut before = Vec::new();
     let current = if choice == PolicyBackend::Nftables {
-        if ours.is_empty() && sets_remain(&runner).await {
+        if ours.is_empty() && sets_remain(&runner).await? {
             ours.push(Variant::Nft);
         }
         Kernel::nftables(&runner).await?
@@ -351,9 +358,17 @@ pub(crate) async fn backend(
 }
 
 /// Sets without rules: left by a sweep that was interrupted.
-async fn sets_remain(runner: &Runner) -> bool {
-    let names = runner.run("ipset", &["list", "-n"], "").await;
-    names.is_ok_and(|names| names.lines().any(|name| owner().owns_set(name)))
+async fn sets_remain(runner: &Runner) -> Result<bool, ToolError> {
+    match runner.run("ipset", &["list", "-n"], "").await {
+        Ok(names) => Ok(names.lines().any(|name| owner().owns_set(name))),
+        Err(error) if error.is_absent() => Ok(false),
+        // Many kernels that nftables is chosen for have no ipset, and sets alone judge nothing.
+        Err(error) if error.class == "exit" => {
+            tracing::warn!(%error, "cannot find out whether sets of npc are left");
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 #[cfg(test)]

@@ -76,7 +76,10 @@ impl Auto {
         if tables.kube_proxy_in_nftables() == (current == PolicyBackend::Nftables) {
             return None;
         }
-        let (mut evidence, _) = gather(&self.runner).await;
+        let found = gather(&self.runner).await;
+        let (mut evidence, _) = found
+            .inspect_err(|error| tracing::warn!(%error, "cannot find out what kube-proxy does"))
+            .ok()?;
         evidence.nft = HostNft::probe(self.runner.clone()).await.is_ok();
         let choice = evidence.choose();
         if choice != current {

@@ -4,6 +4,7 @@ use weft_netfilter::{
 };
 
 use super::*;
+use crate::cleanup::tests::host;
 
 fn evidence(tables: &[&str], kube_proxy_in_iptables: bool) -> Evidence {
     Evidence {
@@ -53,6 +54,42 @@ fn auto_never_chooses_what_the_host_cannot_do() {
     let mut found = evidence(&[], true);
     found.iptables = false;
     assert_eq!(found.choose(), PolicyBackend::Nftables);
+}
+
+#[tokio::test]
+async fn what_may_hold_our_rules_and_cannot_be_looked_at_is_no_empty_place() {
+    let slow = "echo 'Resource temporarily unavailable' >&2; exit 1";
+    for tool in ["nft", "iptables-nft-save", "ip6tables-legacy-save"] {
+        let (runner, _dir) = host(tool, slow);
+        let error = gather(&runner).await.expect_err(tool);
+        assert!(error.tool.starts_with(tool), "{error}");
+    }
+    let ours = "echo ':WEFT-NPC - [0:0]'";
+    let (runner, _dir) = host("ip6tables-legacy-save", ours);
+    let (_, variants) = gather(&runner).await.expect("looked at");
+    assert_eq!(variants, [Variant::Legacy]);
+    let absent = "echo 'Address family not supported by protocol' >&2; exit 1";
+    let (runner, _dir) = host("ip6tables-*", absent);
+    assert_eq!(gather(&runner).await.expect("looked at").1, []);
+}
+
+#[tokio::test]
+async fn sets_of_ours_that_are_left_are_found_where_there_is_ipset() {
+    for (does, expected) in [
+        ("echo weft-npc-known-4", true),
+        ("echo weft-npcx", false),
+        ("echo 'Cannot open session to kernel.' >&2; exit 1", false),
+        ("echo 'Kernel error received: oh' >&2; exit 1", false),
+    ] {
+        let (runner, _dir) = host("ipset", does);
+        assert_eq!(sets_remain(&runner).await, Ok(expected), "{does}");
+    }
+    let nowhere = Runner {
+        wrapper: vec!["/proc".to_owned()],
+        ..Runner::default()
+    };
+    let error = sets_remain(&nowhere).await.expect_err("not started");
+    assert_eq!(error.class, "start");
 }
 
 /// Nothing is forwarded.

@@ -35,7 +35,8 @@ pub enum Error {
 pub struct ToolError {
     /// The tool, with what it was to do.
     pub tool: String,
-    /// Class of the failure, for metrics: `missing`, `timeout`, `lock`, `exit`, `output`.
+    /// Class of the failure, for metrics: `missing` (there is no such tool), `start` (it could not be
+    /// started), `timeout`, `lock`, `exit`, `output`.
     pub class: &'static str,
     /// What it printed, or why it could not run.
     pub message: String,
@@ -52,6 +53,34 @@ impl Error {
         match self {
             Self::Invalid(_) => "invalid",
             Self::Tool(error) => error.class,
+        }
+    }
+}
+
+/// What tools say (in the C locale) where the kernel lacks what they work on.
+const ABSENT: [&str; 8] = [
+    // Legacy iptables: no such table, no ip_tables, no such family, no netfilter at all.
+    "Table does not exist",
+    "Protocol not available",
+    "Address family not supported by protocol",
+    "Protocol not supported",
+    // nft and iptables-nft: no nf_tables, or not for this family.
+    "cache initialization failed: Invalid argument",
+    "Could not fetch rule set generation id: Invalid argument",
+    "Operation not supported",
+    // ipset: no ip_set.
+    "Cannot open session to kernel",
+];
+
+impl ToolError {
+    /// There is no such tool here, or the kernel lacks what it works on: nothing can be held there.
+    /// After any other failure (a tool that was too slow, or had no memory) nobody knows.
+    #[must_use]
+    pub fn is_absent(&self) -> bool {
+        match self.class {
+            "missing" => true,
+            "exit" => ABSENT.iter().any(|words| self.message.contains(words)),
+            _ => false,
         }
     }
 }

@@ -49,3 +49,57 @@ pub(super) fn now<F: Future>(future: F) -> F::Output {
         .expect("runtime")
         .block_on(future)
 }
+
+#[test]
+fn only_what_is_not_there_is_absent() {
+    let error = |class, message: &str| ToolError {
+        class,
+        ..ToolError::from_output("tool", message.to_owned(), "")
+    };
+    for (class, message, absent) in [
+        (
+            "missing",
+            "cannot start it: No such file or directory",
+            true,
+        ),
+        ("start", "cannot start it: Cannot allocate memory", false),
+        ("timeout", "killed after 10 s without an answer", false),
+        (
+            "lock",
+            "Another app is currently holding the xtables lock",
+            false,
+        ),
+        (
+            "exit",
+            "iptables-save v1.8.9 (legacy): Cannot initialize: Table does not exist (do you need \
+             to insmod?)",
+            true,
+        ),
+        (
+            "exit",
+            "ip6tables-save v1.8.9 (legacy): Cannot initialize: Address family not supported by \
+             protocol",
+            true,
+        ),
+        (
+            "exit",
+            "netlink: Error: cache initialization failed: Invalid argument",
+            true,
+        ),
+        ("exit", "ipset v7.17: Cannot open session to kernel.", true),
+        (
+            "exit",
+            "netlink: Error: cache initialization failed: Operation not permitted",
+            false,
+        ),
+        ("exit", "Memory allocation problem", false),
+        (
+            "exit",
+            "failed with signal: 9 (SIGKILL) and said nothing",
+            false,
+        ),
+        ("output", "printed something that is not UTF-8", false),
+    ] {
+        assert_eq!(error(class, message).is_absent(), absent, "{message}");
+    }
+}

@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    io,
     process::Stdio,
     sync::{Mutex, PoisonError},
     time::Duration,
@@ -78,9 +79,13 @@ impl Runner {
             .stderr(Stdio::piped())
             .kill_on_drop(true);
         let run = async {
-            let mut child = command
-                .spawn()
-                .map_err(|error| fail("missing", format!("cannot start it: {error}")))?;
+            let mut child = command.spawn().map_err(|error| {
+                let class = match error.kind() {
+                    io::ErrorKind::NotFound => "missing",
+                    _ => "start",
+                };
+                fail(class, format!("cannot start it: {error}"))
+            })?;
             if let Some(pid) = child.id() {
                 started(pid);
             }

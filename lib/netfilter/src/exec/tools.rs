@@ -25,7 +25,7 @@ impl HostTools {
     /// Tries which families can be filtered here.
     ///
     /// # Errors
-    /// [`ToolError`] if not even IPv4 can.
+    /// [`ToolError`]: not even IPv4 can, or nobody knows about IPv6.
     pub async fn probe(runner: Runner, variant: Variant) -> Result<Self, ToolError> {
         let socket = if runner.wrapper.is_empty() {
             NfSocket::open()
@@ -43,9 +43,10 @@ impl HostTools {
         tools.iptables_save(Family::V4, TableName::Filter).await?;
         match tools.iptables_save(Family::V6, TableName::Filter).await {
             Ok(_) => tools.families.push(Family::V6),
-            Err(error) => {
+            Err(error) if error.is_absent() => {
                 tracing::info!(%error, "IPv6 cannot be filtered here: no IPv6 rules");
             }
+            Err(error) => return Err(error),
         }
         Ok(tools)
     }
