@@ -7,6 +7,10 @@
 use std::{fs, io, path::Path};
 
 use weft_crds::{IptablesVariant, NodeConfig};
+use weft_netfilter::{
+    backend::ToolError,
+    exec::{Runner, Variant, saved},
+};
 use weft_netlink::{Kernel, Netlink, Step};
 use weft_socket::{CONFLIST, NPC_SNAPSHOT, UNINSTALLED_MARKER};
 
@@ -26,11 +30,12 @@ pub async fn cleanup(args: &CleanupArgs) -> anyhow::Result<()> {
 
     // Both variants: the host may have changed its own since.
     for variant in [IptablesVariant::Nft, IptablesVariant::Legacy] {
-        if holds_rules(variant).await
-            && let Err(error) = RuleTable::sweep(variant).await
-        {
-            problems.push(error);
-        }
+        let swept = match holds_rules(&Runner::default(), variant).await {
+            Ok(true) => RuleTable::sweep(variant).await,
+            Ok(false) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        };
+        problems.extend(swept.err());
     }
     for table in ["bridge weft", "inet weft", "bridge weft-npc", "netdev weft"] {
         // Adding first makes the deletion of a missing table no error.
@@ -83,22 +88,24 @@ pub async fn cleanup(args: &CleanupArgs) -> anyhow::Result<()> {
 
 /// Whether a variant of iptables has chains or sets of ours. Asked without a table's name, the
 /// legacy tool looks only at tables that exist, and makes none.
-async fn holds_rules(variant: IptablesVariant) -> bool {
-    let suffix = match variant {
-        IptablesVariant::Legacy => "legacy",
-        IptablesVariant::Nft | IptablesVariant::Auto => "nft",
+async fn holds_rules(runner: &Runner, variant: IptablesVariant) -> Result<bool, ToolError> {
+    let of_tools = match variant {
+        IptablesVariant::Legacy => Variant::Legacy,
+        IptablesVariant::Nft | IptablesVariant::Auto => Variant::Nft,
     };
-    for program in ["iptables", "ip6tables"] {
-        let saved = exec::run(&format!("{program}-{suffix}-save"), &[], "").await;
-        if saved.is_ok_and(|text| text.contains("WEFT-")) {
-            return true;
-        }
+    let there = |listed: Result<String, ToolError>| match listed {
+        Err(error) if error.is_absent() => Ok(String::new()),
+        listed => listed,
+    };
+    if there(saved(runner, of_tools).await)?.contains("WEFT-") {
+        return Ok(true);
     }
-    let sets = exec::run("ipset", &["list", "-n"], "")
-        .await
-        .unwrap_or_default();
     // Sets belong to no variant; one sweep takes them along.
-    variant == IptablesVariant::Nft && sets.lines().any(|name| name.starts_with("weft-"))
+    if variant == IptablesVariant::Legacy {
+        return Ok(false);
+    }
+    let sets = there(runner.run("ipset", &["list", "-n"], "").await)?;
+    Ok(sets.lines().any(|name| name.starts_with("weft-")))
 }
 
 /// Deletes fabric links; answers whether pod links remain. Without a cluster id (the configuration
@@ -166,6 +173,49 @@ fn empty(dir: &Path, problems: &mut Vec<String>) {
             gone(&path, |p| fs::remove_dir_all(p), problems);
         } else {
             gone(&path, |p| fs::remove_file(p), problems);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Tools that find nothing, but for those that the shell pattern `which` names, which do this.
+    async fn held(which: &str, does: &str, variant: IptablesVariant) -> Result<bool, String> {
+        let script = format!("case $0 in {which}) {does};; esac");
+        let runner = Runner {
+            wrapper: ["sh", "-c", &script].map(str::to_owned).into(),
+            ..Runner::default()
+        };
+        let held = holds_rules(&runner, variant).await;
+        held.map_err(|error| error.message)
+    }
+
+    #[tokio::test]
+    async fn only_a_place_that_is_not_there_or_was_looked_at_holds_nothing() {
+        use IptablesVariant::{Legacy, Nft};
+        let absent = "echo 'Table does not exist (do you need to insmod?)' >&2; exit 1";
+        let memory = "echo 'Memory allocation problem' >&2; exit 1";
+        let failed = || Err("Memory allocation problem".to_owned());
+        for (which, does, expected) in [
+            ("no-tool", "exit 1", [Ok(false), Ok(false)]),
+            ("*-save", absent, [Ok(false), Ok(false)]),
+            ("*-save", "echo ':WEFT-NAT - [0:0]'", [Ok(true), Ok(true)]),
+            (
+                "ip6tables-legacy-save",
+                "echo ':WEFT-NPC - [0:0]'",
+                [Ok(true), Ok(false)],
+            ),
+            ("ipset", "echo weft-r-pools-4", [Ok(false), Ok(true)]),
+            ("iptables-nft-save", memory, [Ok(false), failed()]),
+            ("ip6tables-legacy-save", memory, [failed(), Ok(false)]),
+            ("ipset", memory, [Ok(false), failed()]),
+        ] {
+            for (variant, expected) in [Legacy, Nft].into_iter().zip(expected) {
+                let seen = held(which, does, variant).await;
+                assert_eq!(seen, expected, "{which}: {does}, {variant:?}");
+            }
         }
     }
 }
