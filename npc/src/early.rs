@@ -16,6 +16,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::Arc,
+    time::Instant,
 };
 
 use tokio::sync::watch;
@@ -57,6 +58,11 @@ impl Early {
             kept,
             ..Self::default()
         }
+    }
+
+    /// The kernel holds rules that nobody here compiled: there is something to look after.
+    pub(crate) fn held(&self) -> bool {
+        self.held
     }
 
     /// Hears of what is in force.
@@ -162,8 +168,11 @@ impl<B: Changing> Sync<B> {
             Some(_) => {}
             None => {
                 let nobody = compile(&PolicyModel::default(), &view);
+                let started = Instant::now();
+                let before = self.lookout.before_look().await;
                 self.early.held = self.backend.in_force(&nobody).await?;
                 if self.early.held {
+                    self.lookout.looked(started, before, false);
                     return Ok(());
                 }
                 tracing::warn!(

@@ -265,9 +265,10 @@ impl<B: Changing> Sync<B> {
 
     /// Looks a little: is there reason to look closer?
     async fn probe(&mut self) {
-        match self.wanted.get() {
-            Some(_) => self.lookout.probe(&self.backend.set_sizes()).await,
-            None => self.lookout.skip_probe(),
+        if self.wanted.get().is_some() || self.early.held() {
+            self.lookout.probe(&self.backend.set_sizes()).await;
+        } else {
+            self.lookout.skip_probe();
         }
     }
 
