@@ -143,15 +143,16 @@ impl<B: Changing> Sync<B> {
     /// gets into force. With `look`, what was written so is compared with the kernel.
     pub(crate) async fn before_first_lists(&mut self, look: bool) -> Result<(), Error> {
         let ours = self.wanted.get();
-        match (&ours, look) {
-            (Some(_), true) => {
-                let repaired = self.verify().await;
-                self.early.applied = repaired.is_ok();
+        if ours.is_some() && (look || self.unrepaired) {
+            let repaired = self.verify().await;
+            self.early.applied = repaired.is_ok();
+            if look || repaired.is_err() {
                 return repaired;
             }
-            // Nobody takes them away unnoticed: a change of the state is no reason to look again.
-            (None, false) if self.early.held => return Ok(()),
-            (Some(_), false) | (None, _) => {}
+        }
+        // Nobody takes them away unnoticed: a change of the state is no reason to look again.
+        if ours.is_none() && self.early.held && !look {
+            return Ok(());
         }
         let (model, place) = last_state(self.early.kept.as_ref(), self.state.here());
         if place.blocks.is_empty() {

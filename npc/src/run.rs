@@ -120,6 +120,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         flows: in_force,
         log_group: log_denials.then_some(denial::GROUP),
         in_kernel: false,
+        unrepaired: false,
         questions,
         early,
     };

@@ -120,6 +120,9 @@ pub(crate) struct Sync<B> {
     pub(crate) log_group: Option<u16>,
     /// The kernel holds what was compiled last, as far as we know.
     pub(crate) in_kernel: bool,
+    /// A look that would have repaired what somebody did has failed: what the next one changes is
+    /// drift.
+    pub(crate) unrepaired: bool,
     pub(crate) questions: mpsc::Receiver<Question>,
     /// What is enforced until the API has answered.
     pub(crate) early: Early,
@@ -288,6 +291,13 @@ impl<B: Changing> Sync<B> {
             log_group: self.log_group,
             ..view
         };
+        if let Some(last) = self.wanted.get().filter(|_| self.unrepaired) {
+            let repaired = self.repair(&last).await;
+            if last.model == model && last.view == view {
+                repaired?;
+            }
+            // A new state may be possible where the old one is not.
+        }
         let last = self.wanted.get().filter(|_| self.in_kernel);
         if last.is_some_and(|last| last.model == model && last.view == view) {
             // Most changes of a cluster's pods change nothing here.
@@ -307,6 +317,7 @@ impl<B: Changing> Sync<B> {
         match self.backend.sync(&compiled.ruleset).await {
             Ok(done) => {
                 self.in_kernel = true;
+                self.unrepaired = false;
                 self.state.applied(version);
                 self.flows.in_force(&compiled);
                 self.lookout.wrote(&done);
@@ -348,20 +359,27 @@ impl<B: Changing> Sync<B> {
         if self.state.missing().is_empty() && self.backend.reconsider().await {
             return self.move_rules().await;
         }
+        self.repair(&last).await
+    }
+
+    /// Looks whether the kernel still holds these rules, which it held, and sees to it that it does.
+    async fn repair(&mut self, last: &Arc<Compiled>) -> Result<(), Error> {
         let started = Instant::now();
         let before = self.lookout.before_look().await;
         let done = match self.backend.verify(&last.ruleset).await {
             Ok(done) => done,
             Err(error) => {
                 self.in_kernel = false;
+                self.unrepaired = true;
                 self.state.failed(None, error.to_string());
                 return Err(error);
             }
         };
+        self.unrepaired = false;
         self.metrics.synced(started.elapsed(), None);
         self.lookout.looked(started, before, done.changed());
         if done.changed() {
-            self.flows.in_force(&last);
+            self.flows.in_force(last);
             self.repaired(&done.plan);
         }
         self.metrics.fight(self.lookout.is_fight());

@@ -5,7 +5,7 @@ use weft_testkit::builders::{make_namespace, make_network_policy, make_pod, pods
 use super::*;
 use crate::{
     state::{List, State},
-    sync::tests::{forward, sync},
+    sync::tests::{Told, forward, harm, sync},
 };
 
 fn address(host: u8) -> IpAddr {
@@ -295,4 +295,20 @@ async fn a_failure_is_tried_again_and_the_first_lists_end_it() {
     assert!(*state.watch_applied().borrow() > 0);
     assert_eq!(*in_force.borrow(), sync.wanted.get());
     assert_eq!(sync.early.kept, None);
+}
+
+#[tokio::test]
+async fn a_repair_of_the_last_state_that_succeeds_at_the_second_try_is_drift_too() {
+    let (state, mut sync) = loop_after_reboot(Some(before()));
+    let mut told = Told::by(&mut sync);
+    sync.before_first_lists(false).await.expect("applied");
+    harm(&mut sync);
+    let failed = sync.before_first_lists(true).await;
+    failed.expect_err("the tool failed");
+    // What changed meanwhile is not forgotten over the repair.
+    state.detach(&endpoint("web", "u-web", 2).0);
+    sync.before_first_lists(false).await.expect("repaired");
+    assert_eq!(forward(&mut sync), ["-j WEFT-NPC"]);
+    assert_eq!(known(&mut sync), ["10.32.0.1"]);
+    assert_eq!(told.repairs(), (1, 1));
 }

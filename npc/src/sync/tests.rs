@@ -20,6 +20,7 @@ pub(crate) fn sync(state: &Arc<State>) -> Sync<Iptables<FakeKernel>> {
         flows: Flows::new().0,
         log_group: None,
         in_kernel: false,
+        unrepaired: false,
         questions: Tracer::new().1,
         early: Early::default(),
     }
@@ -91,6 +92,73 @@ async fn drift_is_repaired_by_the_rules_of_the_last_sync() {
             .text("iptables-nft")
             .contains(":WEFT-NPC - [0:0]")
     );
+}
+
+/// What a loop counts and announces.
+pub(crate) struct Told {
+    registry: prometheus_client::registry::Registry,
+    notices: mpsc::Receiver<crate::events::Notice>,
+}
+
+impl Told {
+    pub(crate) fn by(sync: &mut Sync<Iptables<FakeKernel>>) -> Self {
+        let mut registry = prometheus_client::registry::Registry::default();
+        sync.metrics = Metrics::new(&mut registry);
+        let (announcer, notices) = Announcer::new("n1", Arc::clone(&sync.state));
+        sync.announcer = announcer;
+        Self { registry, notices }
+    }
+
+    /// Repairs that were counted, and events since the last time.
+    pub(crate) fn repairs(&mut self) -> (u64, usize) {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry).expect("encoded");
+        let mut lines = text.lines();
+        let count = lines.find_map(|line| line.strip_prefix("weft_npc_drift_repairs_total "));
+        let count = count.expect("the metric").parse().expect("a number");
+        (
+            count,
+            std::iter::from_fn(|| self.notices.try_recv().ok()).count(),
+        )
+    }
+}
+
+/// Somebody flushes FORWARD, and the next tool that changes something fails.
+pub(crate) fn harm(sync: &mut Sync<Iptables<FakeKernel>>) {
+    let kernel = sync.backend.tools_mut();
+    let forward = kernel.chain_mut(Family::V4, TableName::Filter, "FORWARD");
+    forward.clear();
+    kernel.fail_after(0);
+}
+
+#[tokio::test]
+async fn a_repair_that_succeeds_at_the_second_try_is_drift_like_any_other() {
+    let state = ready();
+    let mut sync = sync(&state);
+    let mut told = Told::by(&mut sync);
+    // A write of our own that fails is no drift.
+    sync.backend.tools_mut().fail_after(0);
+    sync.sync().await.expect_err("the tool failed");
+    sync.sync().await.expect("synced");
+    assert_eq!(told.repairs(), (0, 0));
+    for (pod, expected) in [(None, 1), (Some("default/web-0"), 2)] {
+        harm(&mut sync);
+        sync.verify().await.expect_err("the tool failed");
+        assert_eq!(told.repairs(), (expected - 1, 0));
+        // Something of our own changes meanwhile, or does not.
+        if let Some(pod) = pod {
+            let (id, endpoint) = attached(pod, &["10.32.0.2"]);
+            state.attach(id, endpoint);
+        }
+        sync.sync().await.expect("synced");
+        assert_eq!(forward(&mut sync), ["-j WEFT-NPC"]);
+        assert_eq!(told.repairs(), (expected, 1));
+        let newest = state.snapshot().expect("every list").version;
+        assert_eq!(*state.watch_applied().borrow(), newest);
+        sync.sync().await.expect("synced");
+        sync.verify().await.expect("nothing to do");
+        assert_eq!(told.repairs(), (expected, 0));
+    }
 }
 
 /// Somebody asks the loop.
