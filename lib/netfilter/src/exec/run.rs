@@ -80,9 +80,10 @@ impl Runner {
             .kill_on_drop(true);
         let run = async {
             let mut child = command.spawn().map_err(|error| {
-                let class = match error.kind() {
-                    io::ErrorKind::NotFound => "missing",
-                    _ => "start",
+                let class = if error.kind() == io::ErrorKind::NotFound {
+                    "missing"
+                } else {
+                    "start"
                 };
                 fail(class, format!("cannot start it: {error}"))
             })?;
