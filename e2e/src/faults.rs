@@ -28,7 +28,7 @@ pub mod row;
 mod stage;
 mod starve;
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use tokio::time::Instant;
@@ -326,18 +326,6 @@ async fn one(
         row.verdict = Verdict::Failed(wrong);
     }
     (row, stopped)
-}
-
-/// The wall clock, milliseconds since 1970: in the lab it is the probers' too.
-#[allow(
-    clippy::disallowed_methods,
-    reason = "the one place: deeds are laid beside what probers saw"
-)]
-fn unix_ms() -> anyhow::Result<u64> {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .context("the clock stands before 1970")?;
-    u64::try_from(since.as_millis()).context("a year far from now")
 }
 
 /// Milliseconds since then.

@@ -11,7 +11,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 use tokio::time::sleep;
-use weft_probe::measured::Measured;
+use weft_probe::measured::{Measured, unix_ms};
 
 use super::{
     Size,
@@ -19,7 +19,6 @@ use super::{
     prober::Prober,
     row::Spread,
     stage::{ALLOWED, Client, Found, HELD, Stage, allowed_ports, guard, server},
-    unix_ms,
 };
 use crate::{Flow, policy::app, socket};
 
